@@ -1,0 +1,179 @@
+"""A checkpoint is a folder, there whole or not at all: safetensors for tensors, JSON for the rest.
+
+It is written under another name, brought to disk and renamed; `latest` then moves to it, and only
+then old ones go. So a kill at any moment leaves a run that loads. Nothing is ever unpickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+STATE_NAME = "state.json"
+LATEST = "latest"
+VERSION = 1
+
+Tensors = Mapping[str, Mapping[str, torch.Tensor]]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there or cannot be read; the message names it."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        root: folder of the checkpoints, made when the first is saved.
+        keep: how many of the newest are kept.
+        keep_best: how many of those with the lowest score are kept beside them.
+    """
+
+    def __init__(self, root: Path, keep: int = 2, keep_best: int = 1) -> None:
+        self.root = root
+        self.keep = keep
+        self.keep_best = keep_best
+
+    def save(
+        self, step: int, tensors: Tensors, state: Mapping[str, Any], score: float | None = None
+    ) -> Path:
+        """Writes the checkpoint of `step` and drops those no longer kept.
+
+        Args:
+            step: updates of G so far.
+            tensors: file name -> tensor name -> tensor.
+            state: anything JSON can hold.
+            score: how good the run is now, lower is better; None if it was not measured.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / f"step_{step:08d}"
+        if not path.exists():
+            unfinished = self.root / f".{path.name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            for name, group in tensors.items():
+                contents = {key: t.detach().cpu().contiguous() for key, t in group.items()}
+                _write(unfinished / f"{name}.safetensors", save(contents))
+            document = {"version": VERSION, "step": step, "score": score, **state}
+            _write(unfinished / STATE_NAME, json.dumps(document, indent=1).encode())
+            _to_disk(unfinished)
+            unfinished.rename(path)
+            _to_disk(self.root)
+        self._point_latest_to(path)
+        self._drop_old()
+        return path
+
+    def all(self) -> list[Path]:
+        """Every whole checkpoint, oldest first."""
+        return sorted(p for p in self.root.glob("step_*") if (p / STATE_NAME).is_file())
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint, if there is one."""
+        return self.all()[-1] if self.all() else None
+
+    def best(self) -> Path | None:
+        """The whole checkpoint with the lowest score, if any was scored."""
+        ranked = self._ranked()
+        return ranked[0] if ranked else None
+
+    def _ranked(self) -> list[Path]:
+        scores = {path: load_state(path)["score"] for path in self.all()}
+        scored = [path for path, score in scores.items() if score is not None]
+        return sorted(scored, key=lambda path: (scores[path], -int(path.name[5:])))
+
+    def _point_latest_to(self, path: Path) -> None:
+        unfinished = self.root / f".{LATEST}.unfinished"
+        unfinished.unlink(missing_ok=True)
+        unfinished.symlink_to(path.name)
+        unfinished.replace(self.root / LATEST)
+        _to_disk(self.root)
+
+    def _drop_old(self) -> None:
+        kept = {*self.all()[-self.keep :], *self._ranked()[: self.keep_best]}
+        for path in self.all():
+            if path not in kept:
+                # Renamed first: a folder that is half deleted must not look like a checkpoint.
+                path.rename(self.root / f".{path.name}.dropped")
+        for dropped in self.root.glob(".step_*"):
+            shutil.rmtree(dropped)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that a user means by `path`: itself, or the newest of a run's folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if (path / STATE_NAME).is_file():
+        return path.resolve()
+    for root in (path, path / "checkpoints"):
+        if newest := Checkpoints(root).newest():
+            return newest
+    raise CheckpointError(f"{path}: no checkpoint there, nor in its folder checkpoints/")
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The JSON part of the checkpoint `path`.
+
+    Raises:
+        CheckpointError: it cannot be read, or another version of the package wrote it.
+    """
+    try:
+        state: dict[str, Any] = json.loads((path / STATE_NAME).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / STATE_NAME}: cannot be read ({error})") from error
+    if state.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {state.get('version')}, this package reads {VERSION}"
+        )
+    return state
+
+
+def load_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
+    """One group of tensors of the checkpoint `path`, on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    file = path / f"{name}.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from error
+
+
+def load_network(network: torch.nn.Module, path: Path, name: str, assign: bool = False) -> None:
+    """Loads the group `name` into `network`, all of it and nothing else.
+
+    Raises:
+        CheckpointError: it cannot be read or is not of this network.
+    """
+    try:
+        network.load_state_dict(load_tensors(path, name), assign=assign)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{path / name}.safetensors: not of this network: {reason}"
+        ) from error
+
+
+def _write(path: Path, contents: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _to_disk(folder: Path) -> None:
+    """Brings the names in a folder to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,291 @@
+"""The command `biggan-sn`: the only file that parses arguments.
+
+Nothing here imports torch before the arguments are known to be right, so help and most mistakes
+answer in a fraction of a second.
+"""
+
+import json
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from biggan_sn import __version__
+from biggan_sn.config import Config, changes, to_dict
+from biggan_sn.models.plan import discriminator_stages, generator_stages
+
+CONFIG_NAME = "config.yaml"
+WRONG_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns 0 if it did what it should, 2 if its input was wrong."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(arguments)
+    except (ArgumentError, ValueError) as error:
+        rank = os.environ.get("RANK")
+        where = f"rank {rank}: " if rank is not None else ""
+        print(f"biggan-sn: error: {where}{' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _run(arguments: list[str]) -> int:
+    parser, verbs = _parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    arguments = _with_config_of_run(arguments)
+    try:
+        parsed = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise ValueError(_with_suggestion(str(error), verbs)) from error
+    verb = parsed.subcommand
+    return VERBS[verb][1](verbs[verb], parsed[verb])
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    parser = ArgumentParser(
+        prog="biggan-sn",
+        description="Trains class-conditional GANs and keeps their spectra in sight.",
+        version=__version__,
+        exit_on_error=False,
+    )
+    commands = parser.add_subcommands(metavar="VERB", title="verbs")
+    verbs = {}
+    for name, (declare, _) in VERBS.items():
+        verbs[name] = ArgumentParser(description=declare.__doc__, exit_on_error=False)
+        declare(verbs[name])
+        commands.add_subcommand(name, verbs[name], help=(declare.__doc__ or "").splitlines()[0])
+    return parser, verbs
+
+
+def _with_suggestion(message: str, verbs: dict[str, ArgumentParser]) -> str:
+    """Adds the nearest known option to a complaint about an unknown one."""
+    for verb in verbs:  # "train.run_dir" is how the parser calls the --run_dir of train
+        message = message.replace(f"{verb}.", "")
+    known = [o for verb in verbs.values() for a in verb._actions for o in a.option_strings]
+    for word in message.split():
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            near = get_close_matches(name, known, n=1)
+            return f"{message}; did you mean {near[0]}?" if near else message
+    return message
+
+
+# ------------------------------------------------------------------------------------------ train
+
+
+def _declare_train(parser: ArgumentParser) -> None:
+    """Train a model, or carry on the run that is in --run_dir."""
+    parser.add_argument(
+        "--config", action="config", help="YAML of a run; may be repeated, the last word counts"
+    )
+    parser.add_argument(
+        "--run_dir", type=Path, required=True, help="everything the run writes goes there"
+    )
+    parser.add_class_arguments(Config)
+
+
+def _with_config_of_run(arguments: list[str]) -> list[str]:
+    """A run that goes on without a --config goes on with its own."""
+    if arguments[0] != "train" or any(a.split("=")[0] == "--config" for a in arguments):
+        return arguments
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--run_dir":
+            folder = value or "".join(arguments[position + 1 : position + 2])
+            if (stored := Path(folder) / CONFIG_NAME).is_file():
+                return ["train", "--config", str(stored), *arguments[1:]]
+    return arguments
+
+
+def _config(parser: ArgumentParser, parsed: Namespace) -> Config:
+    """The config, with everything checked that needs no torch."""
+    built = parser.instantiate(parsed)
+    config = Config(**{field.name: built[field.name] for field in fields(Config)})
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    config.microbatch("generator", ranks)
+    config.microbatch("discriminator", ranks)
+    model, resolution = config.model, config.data.resolution
+    generator_stages(resolution, model.channels, model.generator_attention)
+    discriminator_stages(resolution, model.channels, model.discriminator_attention)
+    return config
+
+
+def _train(parser: ArgumentParser, parsed: Namespace) -> int:
+    config = _config(parser, parsed)
+    folder: Path = parsed.run_dir
+    stored = folder / CONFIG_NAME
+    if stored.is_file():
+        before = _config(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
+        if different := changes(before, config):
+            raise ValueError(
+                f"{folder} holds a run with another config ({'; '.join(different)}); "
+                "a new run needs another --run_dir"
+            )
+    from biggan_sn.training.build import check
+    from biggan_sn.training.trainer import Trainer
+    from biggan_sn.training.world import join, leave
+
+    world = join()
+    try:
+        check(config, world.ranks)
+        trainer = Trainer(config, folder, world)
+        if world.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            stored.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        finished = trainer.run()
+    finally:
+        leave()
+    if world.leads:
+        word = "finished" if finished else f"stopped at step {trainer.step}"
+        again = "" if finished else f"; go on with: biggan-sn train --run_dir {folder}"
+        print(f"{folder}: {word}{again}")
+    return 0
+
+
+# ------------------------------------------------------------------------------- sample and sweep
+
+
+def _declare_drawing(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a run's folder, or one of its checkpoints")
+    parser.add_argument("--seed", type=int, default=0, help="start of all randomness")
+    parser.add_argument(
+        "--mode",
+        default="resample",
+        help="kind of truncation: resample (the paper's), scaled_resample, scale or clamp",
+    )
+    parser.add_argument(
+        "--standing_statistics",
+        type=int,
+        default=0,
+        help="passes that renew the batch norms' statistics; 0 keeps those of training",
+    )
+    parser.add_argument(
+        "--classes", type=int, nargs="+", default=None, help="which classes; default the first ten"
+    )
+    parser.add_argument("--per_class", type=int, default=8, help="images of each class")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def _declare_sample(parser: ArgumentParser) -> None:
+    """Draw samples from a checkpoint: a grid, separate PNGs or an npz."""
+    _declare_drawing(parser)
+    parser.add_argument(
+        "--truncation", type=float, default=None, help="its value; default none at all"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="a .png, a .npz, or a folder of PNGs"
+    )
+
+
+def _declare_sweep(parser: ArgumentParser) -> None:
+    """Draw one grid per truncation value: a strip as PNG, and the diversity of each as CSV."""
+    _declare_drawing(parser)
+    parser.add_argument(
+        "--truncations",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.4, 0.7, 1.0, 1.5, 2.0],
+        help="truncation values",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for sweep.png and sweep.csv"
+    )
+
+
+def _open_generator(parsed: Namespace) -> tuple[Any, list[int]]:
+    """The generator of a checkpoint, and the classes to draw."""
+    import torch
+
+    from biggan_sn.checkpoint import find
+    from biggan_sn.evaluation.sampling import load_generator
+
+    if parsed.per_class < 1:
+        raise ValueError(f"--per_class must be 1 or more, got {parsed.per_class}")
+    name = parsed.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device: no such device {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: no CUDA device on this machine")
+    generator, _ = load_generator(find(parsed.checkpoint), device)
+    classes = parsed.classes or list(range(min(10, generator.num_classes)))
+    for number in classes:
+        if not 0 <= number < generator.num_classes:
+            raise ValueError(
+                f"--classes: {number} is out of range, there are {generator.num_classes}"
+            )
+    return generator, classes
+
+
+def _sample(parser: ArgumentParser, parsed: Namespace) -> int:
+    from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics, write
+
+    sampling = Sampling(parsed.seed, parsed.truncation, parsed.mode, parsed.standing_statistics)
+    generator, classes = _open_generator(parsed)
+    renew_statistics(generator, sampling)
+    images, labels = draw_classes(generator, classes, parsed.per_class, sampling)
+    print(write(images, labels, parsed.out))
+    return 0
+
+
+def _sweep(parser: ArgumentParser, parsed: Namespace) -> int:
+    from biggan_sn.evaluation.sampling import Sampling
+    from biggan_sn.evaluation.sweep import sweep
+
+    samplings = [
+        Sampling(parsed.seed, value, parsed.mode, parsed.standing_statistics)
+        for value in parsed.truncations
+    ]
+    generator, classes = _open_generator(parsed)
+    for path in sweep(generator, classes, parsed.per_class, samplings, parsed.out):
+        print(path)
+    return 0
+
+
+# --------------------------------------------------------------------------------------- evaluate
+
+
+def _declare_evaluate(parser: ArgumentParser) -> None:
+    """Score the samples of a checkpoint; prints one line of JSON."""
+    parser.add_argument("checkpoint", type=Path, help="a run's folder, or one of its checkpoints")
+    parser.add_argument("--judge", default="digits", help="what scores them")
+    parser.add_argument("--samples", type=int, default=1000, help="how many, over all classes")
+    parser.add_argument("--seed", type=int, default=0, help="start of all randomness")
+
+
+def _evaluate(parser: ArgumentParser, parsed: Namespace) -> int:
+    from biggan_sn.checkpoint import find
+    from biggan_sn.evaluation.judges import evaluate
+    from biggan_sn.evaluation.sampling import Sampling, load_generator
+
+    if parsed.samples < 1:
+        raise ValueError(f"--samples must be 1 or more, got {parsed.samples}")
+    checkpoint = find(parsed.checkpoint)
+    generator, state = load_generator(checkpoint)
+    scores = evaluate(generator, parsed.judge, parsed.samples, Sampling(parsed.seed))
+    print(json.dumps({"checkpoint": str(checkpoint), "step": state["step"], **scores}))
+    return 0
+
+
+Declare = Callable[[ArgumentParser], None]
+Run = Callable[[ArgumentParser, Namespace], int]
+
+VERBS: dict[str, tuple[Declare, Run]] = {
+    "train": (_declare_train, _train),
+    "sample": (_declare_sample, _sample),
+    "sweep": (_declare_sweep, _sweep),
+    "evaluate": (_declare_evaluate, _evaluate),
+}

@@ -1,0 +1,371 @@
+"""Every knob of a run: frozen dataclasses, checked on construction, without importing torch.
+
+A section is a component; its fields are that component's knobs. Defaults are those of BigGAN
+(Brock, Donahue, Simonyan 2019) where the paper states one. A section given in part keeps the
+other defaults of that section.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+RESOLUTIONS = (32, 64, 128, 256, 512)
+PRECISIONS = ("fp32", "bf16")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_positive(section: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, f"{section}.{name} must be positive, got {value}")
+
+
+def _require_not_negative(section: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value >= 0, f"{section}.{name} must be 0 or more, got {value}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from, and what is done to them.
+
+    Args:
+        path: folder that holds the shards and their index.
+        resolution: side of the square images, pixels.
+        num_classes: number of labels; must be that of the data.
+        flip: mirror every second image at random. Never for digits or text.
+        shift: largest random translation of an image, pixels.
+        threads: decode threads of each process.
+        prefetch: batches decoded ahead.
+    """
+
+    path: str = ""
+    resolution: int = 128
+    num_classes: int = 1000
+    flip: bool = False
+    shift: int = 0
+    threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        _require(
+            self.resolution in RESOLUTIONS,
+            f"data.resolution must be one of {RESOLUTIONS}, got {self.resolution}",
+        )
+        _require_positive("data", self, "num_classes", "threads", "prefetch")
+        _require(
+            0 <= self.shift < self.resolution,
+            f"data.shift must be from 0 to {self.resolution - 1} pixels, got {self.shift}",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two networks.
+
+    Args:
+        name: architecture; a row of ARCHITECTURES.
+        channels: base width `ch` of both networks.
+        generator_attention: resolutions after which G attends to itself.
+        discriminator_attention: resolutions after which D attends to itself.
+        z_dim: length of the latent vector.
+        shared_dim: length of the class embedding shared by all conditional norms of G; 0 gives
+            every norm a table of its own; null takes what the architecture's paper has.
+        hierarchical_z: feed a part of z to every block of G; null as above.
+        initialization: how weights start; a row of INITIALIZERS.
+    """
+
+    name: str = "biggan"
+    channels: int = 96
+    generator_attention: tuple[int, ...] = ()
+    discriminator_attention: tuple[int, ...] = ()
+    z_dim: int = 120
+    shared_dim: int | None = None
+    hierarchical_z: bool | None = None
+    initialization: str = "orthogonal"
+
+    def __post_init__(self) -> None:
+        _require_positive("model", self, "channels", "z_dim")
+        if self.shared_dim is not None:
+            _require_not_negative("model", self, "shared_dim")
+
+
+@dataclass(frozen=True)
+class LipschitzConfig:
+    """Constraints put on the networks from outside.
+
+    Args:
+        generator: rows of LIPSCHITZ applied to G, in order; an empty list is none.
+        discriminator: the same for D.
+        power_iterations: power iterations of spectral normalisation per optimizer step.
+        eps: smallest sigma that a weight is divided by.
+    """
+
+    generator: tuple[str, ...] = ("spectral_norm",)
+    discriminator: tuple[str, ...] = ("spectral_norm",)
+    power_iterations: int = 1
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _require_positive("lipschitz", self, "power_iterations", "eps")
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """The optimizer (Adam) of one side of the game.
+
+    Args:
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        microbatch: images of one forward pass on one process; 0 takes the process's whole share.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.0, 0.999)
+    eps: float = 1e-6
+    microbatch: int = 0
+
+    def __post_init__(self) -> None:
+        _require_positive("generator/discriminator", self, "lr", "eps")
+        _require_not_negative("generator/discriminator", self, "microbatch")
+        _require(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"generator/discriminator.betas must lie in [0, 1), got {self.betas}",
+        )
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """The moving average of G's weights, which is what one samples from.
+
+    Args:
+        decay: weight of the past.
+        start: the average is a plain copy of G until this step.
+    """
+
+    decay: float = 0.9999
+    start: int = 20000
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.decay < 1, f"ema.decay must lie in [0, 1), got {self.decay}")
+        _require_not_negative("ema", self, "start")
+
+
+@dataclass(frozen=True)
+class MonitorConfig:
+    """The singular values of every weight.
+
+    Args:
+        every: steps between two measurements; 0 switches them off.
+        values: how many singular values of each weight, from the largest.
+    """
+
+    every: int = 100
+    values: int = 3
+
+    def __post_init__(self) -> None:
+        _require_not_negative("monitor", self, "every")
+        _require(1 <= self.values <= 8, f"monitor.values must be 1 to 8, got {self.values}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept on disk.
+
+    Args:
+        every: steps between two checkpoints.
+        keep: how many of the newest are kept.
+        keep_best: how many of the best by evaluation are kept beside them.
+    """
+
+    every: int = 1000
+    keep: int = 2
+    keep_best: int = 1
+
+    def __post_init__(self) -> None:
+        _require_positive("checkpoint", self, "every", "keep")
+        _require_not_negative("checkpoint", self, "keep_best")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Scores computed while training.
+
+    Args:
+        every: steps between two evaluations; 0 switches them off.
+        judge: what scores the samples; a row of JUDGES.
+        samples: number of samples scored.
+    """
+
+    every: int = 0
+    judge: str = "digits"
+    samples: int = 1000
+
+    def __post_init__(self) -> None:
+        _require_not_negative("evaluation", self, "every")
+        _require_positive("evaluation", self, "samples")
+
+
+@dataclass(frozen=True)
+class LogsConfig:
+    """What is written while training.
+
+    Args:
+        every: steps between two lines of scalars.
+        images: steps between two sample grids; 0 switches them off.
+        rows: rows of a sample grid; a column is a class.
+        columns: most classes shown in a grid.
+    """
+
+    every: int = 10
+    images: int = 500
+    rows: int = 8
+    columns: int = 10
+
+    def __post_init__(self) -> None:
+        _require_positive("logs", self, "every", "rows", "columns")
+        _require_not_negative("logs", self, "images")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Sections are components; scalars belong to the training loop.
+
+    Args:
+        objective: adversarial losses of both sides; a row of OBJECTIVES.
+        penalties: weight of each term on D's input gradient; rows of PENALTIES.
+        penalty_every: D updates between two penalised ones; the weight is multiplied by it, so
+            its mean effect stays (lazy regularisation, Karras et al. 2020).
+        regularizers: weight of each term on G's weights; rows of REGULARIZERS.
+        steps: length of the run in updates of G.
+        d_steps: updates of D per update of G.
+        batch_size: images of one update, over all processes and microbatches.
+        precision: fp32, or bf16 (autocast; weights, sums and losses stay fp32).
+        seed: start of all randomness.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
+    objective: str = "hinge"
+    penalties: dict[str, float] = field(default_factory=dict)
+    penalty_every: int = 1
+    regularizers: dict[str, float] = field(default_factory=dict)
+    generator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=5e-5))
+    discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    steps: int = 150_000
+    d_steps: int = 2
+    batch_size: int = 2048
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "d_steps", "batch_size", "penalty_every"):
+            value = getattr(self, name)
+            _require(value > 0, f"{name} must be positive, got {value}")
+        _require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
+        _require(
+            self.precision in PRECISIONS,
+            f"precision must be one of {PRECISIONS}, got {self.precision!r}",
+        )
+        for section in ("penalties", "regularizers"):
+            for name, weight in getattr(self, section).items():
+                _require(weight >= 0, f"{section}.{name} must be 0 or more, got {weight}")
+
+    def microbatch(self, side: str, num_processes: int) -> int:
+        """Images of one forward pass of `side` (generator or discriminator) on each process.
+
+        Raises:
+            ValueError: batch_size is not a multiple of num_processes x microbatch.
+        """
+        share, rest = divmod(self.batch_size, num_processes)
+        _require(
+            rest == 0,
+            f"batch_size {self.batch_size} is not divisible by {num_processes} processes",
+        )
+        player: PlayerConfig = getattr(self, side)
+        microbatch = player.microbatch or share
+        _require(
+            share % microbatch == 0,
+            f"batch_size {self.batch_size} is not divisible by {num_processes} processes x "
+            f"{side}.microbatch {microbatch}",
+        )
+        return microbatch
+
+
+# What may change when a run goes on; all else is part of what the run is.
+FREE_TO_CHANGE = (
+    "steps",
+    "data.path",
+    "data.threads",
+    "data.prefetch",
+    "generator.microbatch",
+    "discriminator.microbatch",
+    "monitor.every",
+    "checkpoint",
+    "evaluation",
+    "logs",
+)
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """What differs between two configs of one run that must not, as `section.field: old -> new`."""
+    old, new = _flat(to_dict(before)), _flat(to_dict(after))
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+        and not any(f"{name}.".startswith(f"{free}.") for free in FREE_TO_CHANGE)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain nested dictionaries, lists and scalars, ready for JSON or YAML."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    result: dict[str, Any] = plain(asdict(config))
+    return result
+
+
+def from_dict(values: dict[str, Any], schema: type = Config) -> Any:
+    """The config that `to_dict` wrote. Fields that are absent take their default.
+
+    Raises:
+        ValueError: a field that this version does not know, or an impossible value.
+    """
+    known = {item.name: item for item in fields(schema)}
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"unknown field {unknown[0]!r} in {schema.__name__}")
+    default = schema()
+    built = {}
+    for name, value in values.items():
+        standard = getattr(default, name)
+        if is_dataclass(standard) and not isinstance(standard, type):
+            built[name] = from_dict({**asdict(standard), **value}, type(standard))
+        else:
+            built[name] = tuple(value) if isinstance(value, list) else value
+    return schema(**built)

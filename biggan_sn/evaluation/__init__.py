@@ -1,0 +1,1 @@
+"""Samples, pictures of them, and scores."""

@@ -1,0 +1,85 @@
+"""Pictures: grids of samples, strips of grids, heat-maps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from biggan_sn.data.loader import to_pixels
+
+Pixels = NDArray[np.uint8]  # [H, W, 3]
+GAP = 2
+INK = (20, 20, 20)
+PAPER = (255, 255, 255)
+RAMP = np.array(  # dark blue to yellow: more is lighter, also in grey and to the colour-blind
+    [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float
+)
+
+
+def grid(images: Tensor, columns: int) -> Pixels:
+    """Images [N, 3, H, W] in [-1, 1], laid out column by column: the first N / columns are the
+    first column, so that samples drawn class after class show a class in each column."""
+    pixels = to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
+    count, height, width, _ = pixels.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
+    for number, image in enumerate(pixels):
+        top = GAP + number % rows * (height + GAP)
+        left = GAP + number // rows * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def strip(grids: Sequence[Pixels], titles: Sequence[str]) -> Pixels:
+    """Pictures of one height side by side, each under its title."""
+    font = ImageFont.load_default(16)
+    bar, space = 26, 12
+    width = sum(grid.shape[1] for grid in grids) + space * (len(grids) - 1)
+    sheet = Image.new("RGB", (width, grids[0].shape[0] + bar), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    left = 0
+    for picture, title in zip(grids, titles, strict=True):
+        pen.text((left + picture.shape[1] / 2, bar / 2), title, INK, font, anchor="mm")
+        sheet.paste(Image.fromarray(picture), (left, bar))
+        left += picture.shape[1] + space
+    return np.asarray(sheet)
+
+
+def heat_map(
+    values: NDArray[np.float64], rows: Sequence[str], title: str, first: int, last: int
+) -> Pixels:
+    """A matrix [rows, time] in colour, rows named on the left, the steps below, the scale above.
+    Values that are not finite are red."""
+    font = ImageFont.load_default(11)
+    cell, left, top, bottom, scale = 13, 190, 34, 18, 160
+    repeat = max(1, 420 // max(1, values.shape[1]))
+    colours = np.repeat(np.repeat(_colour(values), cell, 0), repeat, 1)
+    height, width = colours.shape[:2]
+    sheet = Image.new("RGB", (left + max(width, scale + 150), top + height + bottom), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    sheet.paste(Image.fromarray(colours), (left, top))
+    for number, name in enumerate(rows):
+        pen.text((left - 4, top + (number + 0.5) * cell), name[-34:], INK, font, anchor="rm")
+    pen.text((4, 14), title, INK, font, anchor="lm")
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    ramp = np.repeat(_colour(np.linspace(0, 1, scale)[None]), 10, 0)
+    sheet.paste(Image.fromarray(ramp), (left + 50, 9))
+    pen.text((left + 46, 14), f"{low:.2f}", INK, font, anchor="rm")
+    pen.text((left + 54 + scale, 14), f"{high:.2f}", INK, font, anchor="lm")
+    pen.text((left, top + height + 9), f"step {first}", INK, font, anchor="lm")
+    pen.text((left + max(width, 120), top + height + 9), str(last), INK, font, anchor="rm")
+    return np.asarray(sheet)
+
+
+def _colour(values: NDArray[np.float64]) -> Pixels:
+    """[rows, time] -> [rows, time, 3], the range of the finite values spread over the ramp."""
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    spread = np.where(finite, values - low, 0.0) / max(high - low, 1e-12) * (len(RAMP) - 1)
+    below = np.clip(spread.astype(int), 0, len(RAMP) - 2)
+    part = (spread - below)[..., None]
+    colours = RAMP[below] * (1 - part) + RAMP[below + 1] * part
+    return np.where(finite[..., None], colours, (255.0, 0.0, 0.0)).astype(np.uint8)

@@ -1,0 +1,143 @@
+"""Samples from a generator: classes, seeds, truncation, standing statistics."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from biggan_sn.checkpoint import CheckpointError, load_network, load_state
+from biggan_sn.config import Config, from_dict
+from biggan_sn.data.loader import to_pixels
+from biggan_sn.evaluation.pictures import grid
+from biggan_sn.models.generator import Generator
+from biggan_sn.models.latent import TRUNCATIONS, Latents
+from biggan_sn.models.zoo import build_generator
+from biggan_sn.nn.lipschitz import constrain, unconstrained
+from biggan_sn.nn.norm import standing_statistics
+from biggan_sn.tables import lookup
+
+PER_CLASS = 1_000_000  # positions of each class, so that a class draws alike whichever others do
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    Args:
+        seed: start of all randomness.
+        truncation: its value; None draws from the plain normal.
+        mode: kind of truncation; a row of TRUNCATIONS.
+        standing_statistics: forward passes that renew the batch norms' statistics for this
+            truncation; 0 keeps those of training.
+    """
+
+    seed: int = 0
+    truncation: float | None = None
+    mode: str = "resample"
+    standing_statistics: int = 0
+
+    def __post_init__(self) -> None:
+        lookup(TRUNCATIONS, self.mode, "truncation mode")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        if self.truncation is not None and self.truncation <= 0:
+            raise ValueError(f"truncation must be positive, got {self.truncation}")
+        if self.standing_statistics < 0:
+            raise ValueError(
+                f"standing_statistics must be 0 or more, got {self.standing_statistics}"
+            )
+
+
+def load_generator(
+    checkpoint: Path, device: str | torch.device = "cpu"
+) -> tuple[Generator, dict[str, Any]]:
+    """The averaged generator of a checkpoint, with plain weights and in eval mode, and the
+    checkpoint's state.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    state = load_state(checkpoint)
+    try:
+        config: Config = from_dict(state["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: its config cannot be read ({error})") from error
+    with torch.device("meta"):
+        network = build_generator(config)
+        constrain(network, config.lipschitz.generator, config.lipschitz, embeddings=False)
+    load_network(network, checkpoint, "ema", assign=True)
+    plain = unconstrained(network.to(device)).eval().requires_grad_(False)
+    assert isinstance(plain, Generator)
+    return plain, state
+
+
+def draw(
+    generator: nn.Module, labels: Tensor, positions: Sequence[range], sampling: Sampling
+) -> Iterator[Tensor]:
+    """Images [n, 3, H, W] in [-1, 1], batch by batch, for labels [N] and as many positions.
+    The generator keeps its statistics; see `renew_statistics`."""
+    latents = _latents(generator, sampling)
+    z = torch.cat([latents.z(p, sampling.truncation, sampling.mode) for p in positions])
+    for batch_z, batch_y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
+        yield _images(generator, batch_z, batch_y)
+
+
+def draw_classes(
+    generator: nn.Module, classes: Sequence[int], per_class: int, sampling: Sampling
+) -> tuple[Tensor, Tensor]:
+    """`per_class` images of every class: images [N, 3, H, W] and labels [N], class after class."""
+    positions = [range(c * PER_CLASS, c * PER_CLASS + per_class) for c in classes]
+    labels = torch.tensor(classes).repeat_interleave(per_class)
+    return torch.cat(list(draw(generator, labels, positions, sampling))), labels
+
+
+def renew_statistics(generator: nn.Module, sampling: Sampling) -> None:
+    """Standing statistics for this truncation, over passes with uniform classes; in place."""
+    latents = _latents(generator, sampling, purpose="standing statistics")
+    if not sampling.standing_statistics:
+        return
+    with standing_statistics(generator):
+        for number in range(sampling.standing_statistics):
+            positions = range(number * BATCH, (number + 1) * BATCH)
+            z = latents.z(positions, sampling.truncation, sampling.mode)
+            _images(generator, z, latents.y(positions))
+
+
+def _latents(generator: nn.Module, sampling: Sampling, purpose: str = "samples") -> Latents:
+    assert isinstance(generator, Generator)
+    return Latents(sampling.seed, generator.z_dim, generator.num_classes, purpose)
+
+
+@torch.no_grad()
+def _images(generator: nn.Module, z: Tensor, y: Tensor) -> Tensor:
+    device = next(generator.parameters()).device
+    images: Tensor = generator(z.to(device), y.to(device))
+    return images.float().cpu()
+
+
+def write(images: Tensor, labels: Tensor, out: Path) -> Path:
+    """Writes images [N, 3, H, W] in [-1, 1] of classes [N] to `out`: one grid with a column per
+    class if it is a .png, arrays `images` uint8 [N, H, W, 3] and `labels` if it is a .npz, and
+    else a folder of PNGs named by class and number. Returns `out`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".png":
+        Image.fromarray(grid(images, len(labels.unique()))).save(out)
+        return out
+    pixels = to_pixels(images).permute(0, 2, 3, 1).numpy()
+    if out.suffix == ".npz":
+        np.savez_compressed(out, images=pixels, labels=labels.numpy())
+        return out
+    out.mkdir(exist_ok=True)
+    numbers: Counter[int] = Counter()
+    for image, label in zip(pixels, labels.tolist(), strict=True):
+        Image.fromarray(image).save(out / f"class{label:04d}_{numbers[label]:06d}.png")
+        numbers[label] += 1
+    return out

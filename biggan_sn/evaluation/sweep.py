@@ -1,0 +1,62 @@
+"""The truncation sweep: what is gained in quality and lost in diversity, in one picture."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from biggan_sn.evaluation.pictures import grid, strip
+from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics
+
+
+def sweep(
+    generator: nn.Module,
+    classes: Sequence[int],
+    per_class: int,
+    samplings: Sequence[Sampling],
+    out: Path,
+) -> tuple[Path, Path]:
+    """One grid per sampling, side by side in sweep.png, and the diversity of each in sweep.csv.
+
+    The batch norms' statistics are renewed for every truncation where standing statistics are
+    asked for, and are those of training for all otherwise.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trained = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+    grids, rows = [], []
+    for sampling in samplings:
+        generator.load_state_dict(trained, strict=False)
+        renew_statistics(generator, sampling)
+        images, labels = draw_classes(generator, classes, per_class, sampling)
+        grids.append(grid(images, len(classes)))
+        rows.append(
+            (
+                sampling.truncation,
+                sampling.mode,
+                sampling.standing_statistics,
+                diversity(images, labels),
+            )
+        )
+    picture, table = out / "sweep.png", out / "sweep.csv"
+    titles = [f"{sampling.mode} {sampling.truncation:g}" for sampling in samplings]
+    Image.fromarray(strip(grids, titles)).save(picture)
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("truncation", "mode", "standing_statistics", "diversity"))
+        writer.writerows(rows)
+    return picture, table
+
+
+def diversity(images: Tensor, labels: Tensor) -> float:
+    """Mean root-mean-square pixel difference of two images of one class, averaged over classes;
+    images [N, 3, H, W] in [-1, 1]. 0 where every class has one picture; nan with one image each."""
+    size = images[0].numel()
+    means = [
+        torch.pdist(images[labels == label].flatten(1)).mean().item() / size**0.5
+        for label in labels.unique()
+    ]
+    return float(np.mean(means))

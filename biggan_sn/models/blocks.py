@@ -1,0 +1,60 @@
+"""The residual blocks of G and D (Brock et al. 2019, figures 15 a and b)."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan_sn.models.plan import Stage
+from biggan_sn.nn.norm import ConditionalBatchNorm2d
+from biggan_sn.nn.resample import conv_then_halve, double, double_then_conv, halve
+
+
+class GeneratorBlock(nn.Module):
+    """norm - ReLU - up - conv3 - norm - ReLU - conv3, plus the shortcut up - conv1.
+
+    The shortcut's 1x1 convolution commutes with the nearest-neighbour upsampling, so it runs
+    before it, on a quarter of the pixels.
+    Shapes: x [N, C_in, H, W], condition as `make_map` takes it -> [N, C_out, 2H, 2W].
+    """
+
+    def __init__(self, stage: Stage, make_map: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map)
+        self.conv1 = nn.Conv2d(stage.in_channels, stage.out_channels, 3, padding=1)
+        self.norm2 = ConditionalBatchNorm2d(stage.out_channels, make_map)
+        self.conv2 = nn.Conv2d(stage.out_channels, stage.out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(stage.in_channels, stage.out_channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h = double_then_conv(F.relu(self.norm1(x, condition)), self.conv1)
+        h = F.relu(self.norm2(h, condition))
+        return self.conv2(h) + double(self.shortcut(x))
+
+
+class DiscriminatorBlock(nn.Module):
+    """[ReLU] - conv3 - ReLU - conv3 - [halve], plus the shortcut conv1 - [halve].
+
+    The first block of D sees the image and has no ReLU before it. A block that neither changes
+    the width nor halves has the identity for its shortcut, as the last one of D. Average pooling
+    commutes with the 1x1 convolution and comes first. `hidden` is the width between the two
+    convolutions: that of the output in BigGAN, that of the input in SNGAN.
+    Shapes: [N, C_in, H, W] -> [N, C_out, H/2, W/2], or H x W.
+    """
+
+    def __init__(self, stage: Stage, hidden: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.halves = stage.resamples
+        self.conv1 = nn.Conv2d(stage.in_channels, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, stage.out_channels, 3, padding=1)
+        self.shortcut: nn.Module = nn.Identity()
+        if stage.resamples or stage.in_channels != stage.out_channels:
+            self.shortcut = nn.Conv2d(stage.in_channels, stage.out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x if self.first else F.relu(x)
+        h = F.relu(self.conv1(h))
+        if not self.halves:
+            return self.conv2(h) + self.shortcut(x)
+        return conv_then_halve(h, self.conv2) + self.shortcut(halve(x))

@@ -1,0 +1,39 @@
+"""The discriminator: an image and a class -> one logit."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan_sn.models.blocks import DiscriminatorBlock
+from biggan_sn.models.plan import Stage
+from biggan_sn.nn.layers import SelfAttention
+
+
+class Discriminator(nn.Module):
+    """D with projection (Miyato and Koyama 2018, eq. 9): linear(h) + <embed(y), h>, where h are
+    the features of the image, summed over all pixels. `wide` blocks are BigGAN's.
+    """
+
+    def __init__(self, stages: Sequence[Stage], num_classes: int, wide: bool) -> None:
+        super().__init__()
+        features = stages[-1].out_channels
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(s, s.out_channels if wide else s.in_channels, first=i == 0)
+            for i, s in enumerate(stages)
+        )
+        self.attention = nn.ModuleDict(
+            {str(i): SelfAttention(s.out_channels) for i, s in enumerate(stages) if s.attention}
+        )
+        self.linear = nn.Linear(features, 1)
+        self.embed = nn.Embedding(num_classes, features)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [N, 3, H, W] in [-1, 1], y [N] classes -> logits [N]."""
+        h = x
+        for i, block in enumerate(self.blocks):
+            h = block(h)
+            if str(i) in self.attention:
+                h = self.attention[str(i)](h)
+        h = F.relu(h).sum((2, 3))
+        return self.linear(h).squeeze(1) + (self.embed(y) * h).sum(1)

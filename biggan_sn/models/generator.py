@@ -1,0 +1,75 @@
+"""The generator: a latent vector and a class -> an image."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan_sn.models.blocks import GeneratorBlock
+from biggan_sn.models.plan import SMALLEST, Stage
+from biggan_sn.nn.layers import SelfAttention
+from biggan_sn.nn.norm import BatchNorm2d
+
+
+class Generator(nn.Module):
+    """G of BigGAN, and of SAGAN and SNGAN with the two switches off.
+
+    With `shared_dim`, one class embedding feeds linear maps in every conditional norm; with 0,
+    every norm has class tables of its own. With `hierarchical_z`, z is cut in equal chunks: the
+    first feeds the first linear map, the others join the class embedding block by block
+    (Brock et al. 2019, figure 15); otherwise the first linear map sees all of z.
+
+    Raises:
+        ValueError: z cannot be cut evenly, or is cut without a shared embedding to join.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        num_classes: int,
+        z_dim: int,
+        shared_dim: int,
+        hierarchical_z: bool,
+        image_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.z_dim = z_dim
+        self.resolution = stages[-1].resolution
+        self.chunks = len(stages) + 1 if hierarchical_z else 1
+        if hierarchical_z and not shared_dim:
+            raise ValueError("model.hierarchical_z needs model.shared_dim above 0")
+        if z_dim % self.chunks:
+            raise ValueError(
+                f"model.z_dim {z_dim} cannot be cut in {self.chunks} equal chunks; "
+                f"{z_dim - z_dim % self.chunks} or {z_dim + -z_dim % self.chunks} can"
+            )
+        chunk = z_dim // self.chunks
+        make_map: Callable[[int], nn.Module] = partial(nn.Embedding, num_classes)
+        if shared_dim:
+            condition_dim = shared_dim + (chunk if hierarchical_z else 0)
+            make_map = partial(nn.Linear, condition_dim, bias=False)
+        first, last = stages[0].in_channels, stages[-1].out_channels
+        self.shared = nn.Embedding(num_classes, shared_dim) if shared_dim else nn.Identity()
+        self.linear = nn.Linear(chunk, first * SMALLEST**2)
+        self.blocks = nn.ModuleList(GeneratorBlock(stage, make_map) for stage in stages)
+        self.attention = nn.ModuleDict(
+            {str(i): SelfAttention(s.out_channels) for i, s in enumerate(stages) if s.attention}
+        )
+        self.norm = BatchNorm2d(last)
+        self.conv = nn.Conv2d(last, image_channels, 3, padding=1)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """z [N, z_dim], y [N] classes -> images [N, 3, H, W] in (-1, 1)."""
+        embedded = self.shared(y)
+        first, *others = z.chunk(self.chunks, 1)
+        conditions = [torch.cat((embedded, chunk), 1) for chunk in others]
+        conditions = conditions or [embedded] * len(self.blocks)
+        h = self.linear(first).unflatten(1, (-1, SMALLEST, SMALLEST))
+        for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
+            h = block(h, condition)
+            if str(i) in self.attention:
+                h = self.attention[str(i)](h)
+        return torch.tanh(self.conv(F.relu(self.norm(h))))

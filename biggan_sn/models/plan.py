@@ -1,0 +1,96 @@
+"""Resolution and width -> the stages of G and D. Pure arithmetic: no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+SMALLEST = 4  # G starts from SMALLEST x SMALLEST pixels
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One residual block, and the self-attention after it.
+
+    Args:
+        in_channels, out_channels: width before and after the block.
+        resamples: the block doubles (G) or halves (D) the resolution.
+        resolution: side of its output, pixels.
+        attention: self-attention follows the block.
+    """
+
+    in_channels: int
+    out_channels: int
+    resamples: bool
+    resolution: int
+    attention: bool
+
+
+# Widths in multiples of the base width (Brock et al. 2019, appendix B; RECIPES of the field).
+# G: the input and then the output of each block, all of which double the resolution.
+# D: the output of each block, and how many of the first blocks halve the resolution.
+GENERATOR_WIDTHS: dict[int, tuple[int, ...]] = {
+    32: (4, 4, 4, 4),
+    64: (16, 16, 8, 4, 2),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+DISCRIMINATOR_WIDTHS: dict[int, tuple[tuple[int, ...], int]] = {
+    32: ((4, 4, 4, 4), 2),
+    64: ((1, 2, 4, 8, 16), 4),
+    128: ((1, 2, 4, 8, 16, 16), 5),
+    256: ((1, 2, 4, 8, 8, 16, 16), 6),
+    512: ((1, 1, 2, 4, 8, 8, 16, 16), 7),
+}
+
+
+def generator_stages(
+    resolution: int, channels: int, attention: Sequence[int] = ()
+) -> tuple[Stage, ...]:
+    """The blocks of G, from 4x4 to `resolution`.
+
+    Raises:
+        ValueError: attention at a resolution where no block ends.
+    """
+    widths = GENERATOR_WIDTHS[resolution]
+    resolutions = [SMALLEST * 2 ** (i + 1) for i in range(len(widths) - 1)]
+    _check_attention("generator", attention, resolutions)
+    return tuple(
+        Stage(channels * before, channels * after, True, side, side in attention)
+        for (before, after), side in zip(pairwise(widths), resolutions, strict=True)
+    )
+
+
+def discriminator_stages(
+    resolution: int, channels: int, attention: Sequence[int] = (), image_channels: int = 3
+) -> tuple[Stage, ...]:
+    """The blocks of D, from the image down. Where several blocks end at one resolution,
+    attention follows the first of them.
+
+    Raises:
+        ValueError: attention at a resolution where no block ends.
+    """
+    widths, halvings = DISCRIMINATOR_WIDTHS[resolution]
+    resolutions = [resolution // 2 ** min(i + 1, halvings) for i in range(len(widths))]
+    _check_attention("discriminator", attention, resolutions)
+    before = (image_channels, *(channels * width for width in widths[:-1]))
+    return tuple(
+        Stage(
+            before[i],
+            channels * width,
+            i < halvings,
+            resolutions[i],
+            resolutions[i] in attention and resolutions.index(resolutions[i]) == i,
+        )
+        for i, width in enumerate(widths)
+    )
+
+
+def _check_attention(network: str, attention: Sequence[int], resolutions: list[int]) -> None:
+    for wanted in attention:
+        if wanted not in resolutions:
+            there = ", ".join(str(side) for side in dict.fromkeys(resolutions))
+            raise ValueError(
+                f"model.{network}_attention: no block ends at resolution {wanted}; "
+                f"its blocks end at {there}"
+            )

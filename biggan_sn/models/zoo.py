@@ -1,0 +1,76 @@
+"""The architectures, and how to build them."""
+
+from typing import NamedTuple
+
+from biggan_sn.config import Config
+from biggan_sn.models.discriminator import Discriminator
+from biggan_sn.models.generator import Generator
+from biggan_sn.models.plan import discriminator_stages, generator_stages
+from biggan_sn.nn.layers import initialize
+from biggan_sn.tables import lookup
+
+
+class Architecture(NamedTuple):
+    """One member of the residual family.
+
+    Args:
+        shared_dim: width of the class embedding that all norms of G share; 0: each has its own.
+        hierarchical_z: every block of G gets its part of z.
+        wide: D's blocks widen in their first convolution, not in their second.
+    """
+
+    shared_dim: int
+    hierarchical_z: bool
+    wide: bool
+
+
+def architecture(config: Config) -> Architecture:
+    """The row of the table, with what the config says otherwise.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    row = lookup(ARCHITECTURES, config.model.name, "architecture")
+    if config.model.shared_dim is not None:
+        row = row._replace(shared_dim=config.model.shared_dim)
+    if config.model.hierarchical_z is not None:
+        row = row._replace(hierarchical_z=config.model.hierarchical_z)
+    return row
+
+
+def build_generator(config: Config) -> Generator:
+    """G with fresh weights from torch's global generator.
+
+    Raises:
+        ValueError: the model section asks for something that cannot be.
+    """
+    model, row = config.model, architecture(config)
+    stages = generator_stages(config.data.resolution, model.channels, model.generator_attention)
+    network = Generator(
+        stages, config.data.num_classes, model.z_dim, row.shared_dim, row.hierarchical_z
+    )
+    initialize(network, model.initialization)
+    return network
+
+
+def build_discriminator(config: Config) -> Discriminator:
+    """D with fresh weights from torch's global generator.
+
+    Raises:
+        ValueError: the model section asks for something that cannot be.
+    """
+    model, row = config.model, architecture(config)
+    stages = discriminator_stages(
+        config.data.resolution, model.channels, model.discriminator_attention
+    )
+    network = Discriminator(stages, config.data.num_classes, row.wide)
+    initialize(network, model.initialization)
+    return network
+
+
+# SNGAN: Miyato and Koyama 2018. SAGAN: Zhang et al. 2019. BigGAN: Brock et al. 2019.
+ARCHITECTURES: dict[str, Architecture] = {
+    "sngan": Architecture(shared_dim=0, hierarchical_z=False, wide=False),
+    "sagan": Architecture(shared_dim=0, hierarchical_z=False, wide=True),
+    "biggan": Architecture(shared_dim=128, hierarchical_z=True, wide=True),
+}

@@ -1,0 +1,1 @@
+"""Tensor code that knows nothing of GANs."""

@@ -1,0 +1,61 @@
+"""Layers and initialisers that know nothing of GANs."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from biggan_sn.tables import lookup
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over pixels: out = gamma * o(attend(x)) + x with gamma = 0 at the start.
+
+    Zhang et al. 2019 (SAGAN), eq. 2 and 3, in the form of BigGAN: queries and keys of C/8
+    channels, values of C/2, keys and values max-pooled 2x2, no 1/sqrt(d) in the softmax, no bias.
+    Shapes: [N, C, H, W] -> [N, C, H, W] with even H and W.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.theta = nn.Conv2d(channels, channels // 8, 1, bias=False)
+        self.phi = nn.Conv2d(channels, channels // 8, 1, bias=False)
+        self.g = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.o = nn.Conv2d(channels // 2, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.theta(x).flatten(2).mT  # [N, HW, C/8]
+        key = F.max_pool2d(self.phi(x), 2).flatten(2).mT  # [N, HW/4, C/8]
+        value = F.max_pool2d(self.g(x), 2).flatten(2).mT  # [N, HW/4, C/2]
+        # The fused kernels want queries, keys and values of one width; zeros change no product.
+        missing = value.shape[-1] - query.shape[-1]
+        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+        attended = F.scaled_dot_product_attention(
+            query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), scale=1.0
+        )
+        image = attended.squeeze(1).mT.unflatten(2, x.shape[2:])
+        return self.gamma * self.o(image) + x
+
+
+def initialize(network: nn.Module, name: str) -> None:
+    """Draws every weight of the convolutions, linear maps and embeddings afresh; biases become 0.
+
+    Raises:
+        ValueError: `name` is no row of INITIALIZERS.
+    """
+    draw = lookup(INITIALIZERS, name, "initialization")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            assert isinstance(module.weight, Tensor)
+            draw(module.weight)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "orthogonal": nn.init.orthogonal_,
+    "normal": lambda weight: nn.init.normal_(weight, 0.0, 0.02),
+    "xavier": nn.init.xavier_uniform_,
+}

@@ -1,0 +1,1 @@
+"""The game: its step, its players, and all that keeps it going."""

@@ -1,0 +1,48 @@
+"""The moving average of G's weights, which is what one samples from."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from biggan_sn.nn.lipschitz import CONVERGENCE, Constraint, unconstrained
+
+
+class EMA:
+    """Average of the raw weights and of the batch norms' running statistics of a network.
+
+    u, v and sigma are never averaged, for a mean of singular vectors is none: they are copied,
+    and iterated to the averaged weights in the copies that `settled` gives out.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, start: int) -> None:
+        self.decay = decay
+        self.start = start
+        self.network = deepcopy(network).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Moves the average towards `network`, as it is after update number `step`."""
+        decay = self.decay if step >= self.start else 0.0
+        (mine, others), (new, new_others) = _split(self.network), _split(network)
+        torch._foreach_lerp_(mine, new, 1.0 - decay)
+        torch._foreach_copy_(others, new_others)
+
+    def settled(self) -> nn.Module:
+        """A copy of the average whose sigmas are those of the averaged weights."""
+        network = deepcopy(self.network)
+        Constraint(network, CONVERGENCE).after_step()
+        return network
+
+    def generator(self) -> nn.Module:
+        """A copy of the average with plain weights, in eval mode, to sample from."""
+        return unconstrained(self.settled()).eval()
+
+
+def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged (weights, running statistics) and what is copied (everything else)."""
+    averaged: list[Tensor] = list(network.parameters())
+    copied: list[Tensor] = []
+    for name, buffer in network.named_buffers():
+        (averaged if name.endswith(("running_mean", "running_var")) else copied).append(buffer)
+    return averaged, copied

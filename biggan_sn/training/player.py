@@ -1,0 +1,119 @@
+"""One side of the game: a network, and the optimizer that moves it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from biggan_sn.config import PlayerConfig
+from biggan_sn.positions import shares
+
+
+class Player:
+    """A network and its Adam, on this process and in step with all others.
+
+    Args:
+        network: what the opponent sees; frozen except in the player's own turn.
+        config: the optimizer's knobs.
+        batch_size: images of one update, over all processes.
+        microbatch: images of one forward pass here.
+        rank, ranks: number of this process, and of processes.
+
+    Attributes:
+        model: the network wrapped for training. In its own turn the player's forward passes go
+            through it, so that gradients meet once per update.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: PlayerConfig,
+        batch_size: int,
+        microbatch: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.network = network
+        self.microbatch = microbatch
+        self._share = (0, batch_size, rank, ranks, microbatch)
+        self._rounds = batch_size // (ranks * microbatch)
+        self.model: nn.Module = network
+        if ranks > 1:
+            # No broadcast of buffers: batch norms share statistics, and a forward pass on one
+            # rank alone (a sample, a check) must not wait for the others.
+            self.model = DistributedDataParallel(
+                network, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        self.trainable = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(
+            self.trainable, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+        )
+        self._require_grad(False)
+
+    def _require_grad(self, required: bool) -> None:
+        for parameter in self.trainable:
+            parameter.requires_grad_(required)
+
+    @contextmanager
+    def turn(self) -> Iterator["Player"]:
+        """The player's turn: its network thaws, gathers gradients, takes a step and freezes."""
+        self._require_grad(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            yield self
+            self.optimizer.step()
+        finally:
+            self._require_grad(False)
+
+    def microbatches(self) -> Iterator[range]:
+        """This process's slices of a batch, as positions in it. All but the last keep their
+        gradients to themselves."""
+        rounds = shares(*self._share)
+        for number in range(1, self._rounds + 1):
+            with nullcontext() if number == self._rounds else self._no_sync():
+                yield next(rounds)
+
+    @contextmanager
+    def _no_sync(self) -> Iterator[None]:
+        model = self.model
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
+            yield
+
+    def descend(self, loss: Tensor) -> None:
+        """Adds the gradient of one microbatch's mean loss, at its weight in the batch."""
+        (loss / self._rounds).backward()
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimizer's moments by parameter name: what safetensors can hold."""
+        return {
+            f"{name}/{slot}": value
+            for name, parameter in self.network.named_parameters()
+            for slot, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restores what `state` gave.
+
+        Raises:
+            ValueError: the moments are those of another network.
+        """
+        parameters = dict(self.network.named_parameters())
+        slots: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            name, _, slot = key.rpartition("/")
+            slots.setdefault(name, {})[slot] = value
+        if unknown := sorted(set(slots) - set(parameters)):
+            raise ValueError(f"optimizer state of an unknown parameter {unknown[0]!r}")
+        for name, values in slots.items():
+            like = parameters[name]
+            self.optimizer.state[like] = {
+                slot: _laid_out_like(like, value) if value.shape == like.shape else value.clone()
+                for slot, value in values.items()
+            }
+
+
+def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
+    """The fused optimizer walks through memory: moments must lie there as their parameter does."""
+    return torch.empty_like(parameter).copy_(moment)

@@ -1,0 +1,90 @@
+"""One step of the game: the two updates of Goodfellow et al. 2014, algorithm 1."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from biggan_sn.data.loader import Batch
+from biggan_sn.losses.objectives import Objective
+from biggan_sn.losses.penalties import Critic, Penalty
+from biggan_sn.losses.regularizers import Regularizer
+from biggan_sn.models.latent import Latents
+from biggan_sn.nn.lipschitz import Constraint
+from biggan_sn.training.ema import EMA
+from biggan_sn.training.player import Player
+
+
+@dataclass
+class GANStep:
+    """All that takes part in a step; calling it plays one."""
+
+    g: Player
+    d: Player
+    g_constraint: Constraint
+    d_constraint: Constraint
+    ema: EMA
+    objective: Objective
+    penalty: Penalty
+    penalty_every: int
+    regularizer: Regularizer
+    latents: Latents
+    d_steps: int
+    batch_size: int
+    autocast: Callable[[], AbstractContextManager[object]]
+    device: torch.device
+
+    def __call__(self, step: int, reals: Iterator[Batch]) -> dict[str, Tensor]:
+        """`d_steps` updates of D, one of G, then of G's average."""
+        for turn in range(self.d_steps):
+            with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
+                for share in d.microbatches():  # gradients meet once, at the last one
+                    real = next(reals)
+                    with torch.no_grad():
+                        fake = self.sample(self.g.network, step, turn, share)
+                    real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
+                    d_loss = self.objective.d_loss(real_logits, fake_logits)
+                    d.descend(d_loss + self.penalize(real, fake, step * self.d_steps + turn))
+            self.d_constraint.after_step()  # fresh u, v and sigma
+        with self.g.turn() as g:
+            for share in g.microbatches():
+                fake = self.sample(g.model, step, self.d_steps, share)
+                (logits,) = self.judge(self.d.network, fake)
+                g_loss = self.objective.g_loss(logits)
+                g.descend(g_loss + self.regularizer(g.network))
+        self.g_constraint.after_step()
+        self.ema.update(self.g.network, step)
+        return _means(d_loss=d_loss, g_loss=g_loss, d_real=real_logits, d_fake=fake_logits)
+
+    def sample(self, generator: nn.Module, step: int, turn: int, share: range) -> Batch:
+        """G's images for this process's `share` of the batch of this turn."""
+        first = (step * (self.d_steps + 1) + turn) * self.batch_size
+        positions = range(first + share.start, first + share.stop)
+        z = self.latents.z(positions).to(self.device, non_blocking=True)
+        y = self.latents.y(positions).to(self.device, non_blocking=True)
+        with self.autocast():
+            return Batch(generator(z, y).float(), y)
+
+    def judge(self, discriminator: nn.Module, *batches: Batch) -> tuple[Tensor, ...]:
+        """D's logits [N], fp32, of each batch, from one forward pass over all of them."""
+        images = torch.cat([batch.images for batch in batches])
+        labels = torch.cat([batch.labels for batch in batches])
+        with self.autocast():
+            logits = discriminator(images, labels)
+        return tuple(logits.float().split([len(batch.labels) for batch in batches]))
+
+    def penalize(self, real: Batch, fake: Batch, update: int) -> Tensor | float:
+        """The penalties on D, at every `penalty_every`-th of its updates and that much stronger."""
+        if update % self.penalty_every:
+            return 0.0
+        return self.penalty_every * self.penalty(self.critic(real), real.images, fake.images)
+
+    def critic(self, batch: Batch) -> Critic:
+        """D with the labels of `batch` bound: images -> logits."""
+        return lambda images: self.judge(self.d.network, Batch(images, batch.labels))[0]
+
+
+def _means(**values: Tensor) -> dict[str, Tensor]:
+    return {name: value.detach().mean() for name, value in values.items()}

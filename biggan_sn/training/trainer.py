@@ -1,0 +1,201 @@
+"""Carries a run on from its newest checkpoint, and keeps it going until its end."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import Tensor
+
+from biggan_sn.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    load_network,
+    load_state,
+    load_tensors,
+)
+from biggan_sn.config import Config, to_dict
+from biggan_sn.data.loader import Batch, Loader, open_dataset
+from biggan_sn.evaluation.judges import evaluate
+from biggan_sn.evaluation.pictures import grid
+from biggan_sn.evaluation.sampling import Sampling, draw_classes
+from biggan_sn.training.build import build
+from biggan_sn.training.logs import Logs, mean_over_ranks
+from biggan_sn.training.monitor import SpectrumMonitor
+from biggan_sn.training.world import World
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Trainer:
+    """One run in one folder. Its state is its tensors and two integers: `step`, the updates of G
+    done, and `position`, the images D has been handed.
+
+    Args:
+        config: the run.
+        folder: everything the run writes goes there; a checkpoint found there is carried on.
+        world: this process's place in the job.
+
+    Raises:
+        ValueError: the data, the config or the checkpoint do not fit.
+    """
+
+    def __init__(self, config: Config, folder: Path, world: World) -> None:
+        self.config = config
+        self.folder = folder
+        self.world = world
+        self.index = open_dataset(config.data)
+        self.play = build(config, world)
+        self.networks = {"G": self.play.g.network, "D": self.play.d.network}
+        self.monitor = SpectrumMonitor(self.networks, config.monitor.values)
+        keep = config.checkpoint
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep.keep, keep.keep_best)
+        self.step = 0
+        self.position = 0
+        self._stop = False
+        self.resumed = self.checkpoints.newest()
+        if self.resumed:
+            self._restore(self.resumed)
+
+    def run(self) -> bool:
+        """Trains to the end; True if it got there, False if it was told to stop before."""
+        loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
+        logs = Logs(self.folder, self.step, self.config.steps) if self.world.leads else None
+        reals = loader.batches(
+            self.position,
+            self.config.batch_size,
+            self.world.rank,
+            self.world.ranks,
+            self.play.d.microbatch,
+        )
+        try:
+            with self._stopping_on_signals():
+                self._greet(logs)
+                self._loop(reals, logs)
+        finally:
+            loader.close()
+            if logs:
+                logs.close()
+        return self.step == self.config.steps
+
+    def _loop(self, reals: Iterator[Batch], logs: Logs | None) -> None:
+        images_per_step = self.config.d_steps * self.config.batch_size
+        clock, last = time.monotonic(), self.step
+        while self.step < self.config.steps:
+            scalars = self.play(self.step, reals)
+            self.step += 1
+            self.position += images_per_step
+            if self._due(self.config.logs.every):
+                now = time.monotonic()
+                speed = images_per_step * (self.step - last) / (now - clock)
+                self._log(logs, scalars, speed)
+                clock, last = time.monotonic(), self.step
+            self._look(logs)
+            score = self._evaluate(logs)
+            stopping = self.world.any(self._stop)
+            if stopping or score is not None or self._due(self.config.checkpoint.every):
+                self._save(score)
+            if stopping:
+                return
+
+    def _due(self, every: int) -> bool:
+        """At every `every`-th step and at the last; never if `every` is 0."""
+        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
+
+    def _greet(self, logs: Logs | None) -> None:
+        if logs is None:
+            return
+        sizes = {
+            name: sum(p.numel() for p in network.parameters()) / 1e6
+            for name, network in self.networks.items()
+        }
+        begin = f"goes on from {self.resumed.name}" if self.resumed else "starts"
+        logs.say(
+            f"{self.folder} {begin}: "
+            f"{len(self.index)} images of {len(self.index.classes)} classes, "
+            f"G {sizes['G']:.2f}M and D {sizes['D']:.2f}M parameters, "
+            f"{self.world.ranks} x {self.world.device}, {self.config.precision}"
+        )
+
+    def _log(self, logs: Logs | None, scalars: dict[str, Tensor], speed: float) -> None:
+        means = mean_over_ranks(scalars, self.world.ranks)
+        if logs:
+            logs.scalars(self.step, means, speed)
+
+    def _look(self, logs: Logs | None) -> None:
+        """Spectra and sample grids. Spectra are measured on all ranks, for their state goes on."""
+        if self._due(self.config.monitor.every):
+            spectra = self.monitor.measure()
+            if logs:
+                logs.spectra(self.step, spectra)
+        if logs and self._due(self.config.logs.images):
+            classes = range(min(self.config.logs.columns, self.config.data.num_classes))
+            images, _ = draw_classes(
+                self.play.ema.generator(), classes, self.config.logs.rows, Sampling()
+            )
+            logs.picture(self.step, "samples", grid(images, len(classes)))
+
+    def _evaluate(self, logs: Logs | None) -> float | None:
+        """The FID of the average now, if one is due. Other ranks only learn that one was."""
+        if not self._due(self.config.evaluation.every):
+            return None
+        if logs is None:
+            return 0.0
+        section = self.config.evaluation
+        scores = evaluate(self.play.ema.generator(), section.judge, section.samples, Sampling())
+        logs.scores(self.step, scores)
+        return scores["fid"]
+
+    def _save(self, score: float | None) -> None:
+        if self.world.leads:
+            tensors = {
+                "generator": self.play.g.network.state_dict(),
+                "discriminator": self.play.d.network.state_dict(),
+                "ema": self.play.ema.settled().state_dict(),
+                "generator_optimizer": self.play.g.state(),
+                "discriminator_optimizer": self.play.d.state(),
+                "spectra": self.monitor.state(),
+            }
+            self.checkpoints.save(self.step, tensors, self._state(), score)
+        self.world.wait()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "position": self.position,
+            "config": to_dict(self.config),
+            "classes": self.index.classes,
+            "data": self.index.fingerprint,
+        }
+
+    def _restore(self, path: Path) -> None:
+        state = load_state(path)
+        if state["data"] != self.index.fingerprint:
+            raise CheckpointError(
+                f"{path}: the run was trained on other shards than those of {self.index.root}"
+            )
+        if state["step"] > self.config.steps:
+            raise CheckpointError(f"{path} is past the end: steps is {self.config.steps}")
+        load_network(self.play.g.network, path, "generator")
+        load_network(self.play.d.network, path, "discriminator")
+        load_network(self.play.ema.network, path, "ema")
+        self.play.g.load_state(load_tensors(path, "generator_optimizer"))
+        self.play.d.load_state(load_tensors(path, "discriminator_optimizer"))
+        self.monitor.load_state(load_tensors(path, "spectra"))
+        self.step, self.position = state["step"], state["position"]
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop = True
+
+        before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

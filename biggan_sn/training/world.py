@@ -1,0 +1,68 @@
+"""The processes of a job and this one's place among them."""
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+
+class LaunchError(ValueError):
+    """The job was not launched as it was meant."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place.
+
+    Args:
+        rank: number of this process, from 0.
+        ranks: number of processes.
+        device: where its tensors live.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what a job writes once."""
+        return self.rank == 0
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on any process. Every process must call it."""
+        if self.ranks == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.ranks > 1:
+            dist.barrier()
+
+
+def join() -> World:
+    """Joins the job that accelerate or torchrun launched; a world of one outside a job.
+
+    Raises:
+        LaunchError: the launcher meant more processes than found one another.
+    """
+    from accelerate import PartialState  # brings half a library along
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    meant = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != meant:
+        raise LaunchError(
+            f"the launcher started {meant} processes, but {state.num_processes} found one another: "
+            "each would train a run of its own. Launch with launch/local.sh, or with torchrun"
+        )
+    return World(state.process_index, state.num_processes, state.device)
+
+
+def leave() -> None:
+    """Leaves the job."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

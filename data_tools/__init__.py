@@ -1,0 +1,1 @@
+"""Programs that make and check data. They import the package, never the reverse."""
