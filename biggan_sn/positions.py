@@ -11,6 +11,7 @@ is the position, the key a hash of the seed and of the purpose.
 
 import hashlib
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,14 @@ _WORDS_PER_COUNT = 4  # Philox4x64 makes four words of each counter value
 def shares(start: int, batch_size: int, rank: int, ranks: int, microbatch: int) -> Iterator[range]:
     """The positions that `rank` handles, microbatch by microbatch, without end.
 
-    Batch s covers positions start + [s * batch_size, (s + 1) * batch_size); each rank takes one
-    contiguous slice of it, in microbatches.
+    Batch s covers positions start + [s * batch_size, (s + 1) * batch_size). It is played in
+    rounds of ranks * microbatch positions, of which each rank takes one slice: so what meets in
+    one batch norm over all replicas does not depend on how many of them share a round.
     """
-    share = batch_size // ranks
-    assert share * ranks == batch_size and share % microbatch == 0
-    while True:
-        mine = start + rank * share
-        for first in range(mine, mine + share, microbatch):
-            yield range(first, first + microbatch)
-        start += batch_size
+    together = ranks * microbatch
+    assert batch_size % together == 0
+    for first in count(start + rank * microbatch, together):
+        yield range(first, first + microbatch)
 
 
 def words(seed: int, purpose: str, positions: range, width: int) -> Words:
@@ -41,14 +40,16 @@ def words(seed: int, purpose: str, positions: range, width: int) -> Words:
     philox = np.random.Philox(
         key=np.frombuffer(key, dtype=np.uint64), counter=positions.start * counts
     )
-    raw = philox.random_raw(len(positions) * counts * _WORDS_PER_COUNT)
-    return np.asarray(raw, dtype=np.uint64).reshape(len(positions), -1)[:, :width]
+    drawn = counts * _WORDS_PER_COUNT
+    raw = np.asarray(philox.random_raw(len(positions) * drawn), dtype=np.uint64)
+    return raw.reshape(len(positions), drawn)[:, :width]
 
 
 def uniform(seed: int, purpose: str, positions: range, width: int) -> NDArray[np.float64]:
-    """Uniform numbers [len(positions), width] in the open interval (0, 1), 53 bits each."""
-    whole = (words(seed, purpose, positions, width) >> np.uint64(11)).astype(np.float64)
-    return (whole + 0.5) * 2.0**-53
+    """Uniform numbers [len(positions), width] in the open interval (0, 1), 52 bits each."""
+    # One bit fewer than a float64 holds, so that adding a half is exact: rounded, it gave 1.
+    whole = (words(seed, purpose, positions, width) >> np.uint64(12)).astype(np.float64)
+    return (whole + 0.5) * 2.0**-52
 
 
 def integers(seed: int, purpose: str, positions: range, width: int, end: int) -> NDArray[np.int64]:

@@ -9,12 +9,13 @@ import argparse
 import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import webdataset
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from biggan_sn.config import RESOLUTIONS
@@ -98,8 +99,10 @@ def _encode(path: Path, resolution: int, extension: str, quality: int) -> bytes:
     """One image, its centre cut square and scaled by area, as JPEG or PNG."""
     try:
         with Image.open(path) as opened:
+            if opened.mode.startswith(("I", "F")):  # Pillow would cut all above 255 off
+                raise ValueError(f"more than 8 bits of grey, mode {opened.mode}")
             image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises whatever its parsers trip over
         raise ValueError(f"{path}: not a readable image ({error})") from error
     size = (resolution, resolution)
     reducing = min(image.size) >= resolution
@@ -142,21 +145,37 @@ def write_shards(
     out.mkdir(parents=True, exist_ok=True)
     if there := sorted(out.glob("*.tar")):
         raise ValueError(f"{out}: {len(there)} shards are there already; remove them first")
-    for unfinished in out.glob("*.tar.tmp"):
-        unfinished.unlink()
+    _drop_unfinished(out)
     progress = tqdm(samples, total=total, desc=str(out), unit="image", disable=None)
     iterator = enumerate(progress)
-    for shard in range(-(-total // per_shard)):
-        # mtime 0: the same images give the same bytes. Written under another name, then renamed.
-        unfinished = out / f"{shard:06d}.tar.tmp"
-        with unfinished.open("wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
-            for _ in range(min(per_shard, total - shard * per_shard)):
-                number, (image, extension, label) = next(iterator)
-                tar.write(
-                    {"__key__": f"{number:08d}", extension: image, "cls": str(label).encode()}
-                )
-        unfinished.rename(out / f"{shard:06d}.tar")
+    # All are written under another name and renamed at the end: a part of the shards would pass
+    # for a smaller data set.
+    shards = [out / f"{shard:06d}.tar" for shard in range(-(-total // per_shard))]
+    try:
+        for shard in shards:
+            _write_shard(_unfinished(shard), islice(iterator, per_shard))
+    except BaseException:
+        _drop_unfinished(out)
+        raise
+    for shard in shards:
+        _unfinished(shard).rename(shard)
     _report(build_index(out, classes))
+
+
+def _write_shard(path: Path, samples: Iterable[tuple[int, Sample]]) -> None:
+    # mtime 0: the same images give the same bytes
+    with path.open("wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
+        for number, (image, extension, label) in samples:
+            tar.write({"__key__": f"{number:08d}", extension: image, "cls": str(label).encode()})
+
+
+def _unfinished(shard: Path) -> Path:
+    return shard.with_suffix(".tar.tmp")
+
+
+def _drop_unfinished(out: Path) -> None:
+    for unfinished in out.glob("*.tar.tmp"):
+        unfinished.unlink()
 
 
 def _report(index: ShardIndex) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from biggan_sn.config import DataConfig
@@ -63,7 +63,13 @@ class Reader:
     def __init__(self, index: ShardIndex, resolution: int) -> None:
         self.index = index
         self.resolution = resolution
-        self._files = [os.open(index.root / name, os.O_RDONLY) for name in index.names]
+        self._files: list[int] = []
+        for name in index.names:
+            try:
+                self._files.append(os.open(index.root / name, os.O_RDONLY))
+            except OSError as error:
+                self.close()
+                raise ShardError(f"{index.root / name}: cannot be opened ({error})") from error
 
     def close(self) -> None:
         """Closes the shards."""
@@ -79,20 +85,32 @@ class Reader:
         """
         index = self.index
         size = int(index.size[image])
-        data = os.pread(self._files[index.shard[image]], size, int(index.offset[image]))
         try:
+            data = os.pread(self._files[index.shard[image]], size, int(index.offset[image]))
             if len(data) != size:
                 raise ValueError(f"{len(data)} of {size} bytes are there")
-            decoded = _decode(data)
-        except (ValueError, OSError, UnidentifiedImageError) as error:
+            height, width = _check(data)
+            if (height, width) == pixels.shape[:2]:
+                pixels[:] = _decode(data)
+        except Exception as error:  # Pillow raises whatever its parsers trip over
             raise ShardError(f"{index.where(image)}: cannot be decoded ({error})") from error
-        if decoded.shape != pixels.shape:
-            height, width = decoded.shape[:2]
+        if (height, width) != pixels.shape[:2]:
             raise ShardError(
                 f"{index.where(image)}: {width}x{height} pixels, but data.resolution is "
                 f"{self.resolution}"
             )
-        pixels[:] = decoded
+
+
+def _check(data: bytes) -> tuple[int, int]:
+    """Height and width of JPEG or PNG bytes by their header, so that a damaged one cannot ask for
+    all memory. Checks a PNG's checksums, which Pillow passes over when it decodes.
+    """
+    if simplejpeg.is_jpeg(data):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return height, width
+    image = _open(data)
+    image.verify()
+    return image.height, image.width
 
 
 def _decode(data: bytes) -> NDArray[np.uint8]:
@@ -100,7 +118,14 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
     if simplejpeg.is_jpeg(data):
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
         return pixels
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    image = _open(data)
+    if image.mode.startswith("I"):  # Pillow would cut all above 255 off
+        raise ValueError(f"16 bits of grey, mode {image.mode}")
+    return np.asarray(image.convert("RGB"))
+
+
+def _open(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
 
 
 class Loader:
@@ -180,8 +205,8 @@ class _Pending:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """uint8 0..255 -> fp32 in [-1, 1]."""
-    return pixels.float().div_(127.5).sub_(1.0)
+    """uint8 0..255 -> [-1, 1] in torch's default type, fp32."""
+    return pixels.to(torch.get_default_dtype()).div_(127.5).sub_(1.0)
 
 
 def to_pixels(images: Tensor) -> Tensor:

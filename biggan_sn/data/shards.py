@@ -23,6 +23,8 @@ INDEX_VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 LABEL_EXTENSION = "cls"
 END_OF_ARCHIVE = 1024  # two blocks of zeros close a tar
+LONGEST_END = END_OF_ARCHIVE + 20 * 512  # with those that fill its last record
+MOST_CLASSES = 1_000_000
 _ARRAYS = ("shard", "offset", "size", "label")
 
 
@@ -99,10 +101,10 @@ def scan_shard(path: Path) -> list[tuple[int, int, int]]:
     Raises:
         ShardError: whatever is not a complete, plain tar of images with a label each.
     """
-    length = path.stat().st_size
     images: list[tuple[int, int, int]] = []
     seen: set[str] = set()
     try:
+        length = path.stat().st_size
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             sample = _Sample("", path)
             for member in tar:
@@ -118,7 +120,9 @@ def scan_shard(path: Path) -> list[tuple[int, int, int]]:
                 sample.add(member, extension, file)
             images += sample.finish()
             _check_end(path, file, tar.offset)
-    except (tarfile.TarError, EOFError) as error:
+    except ShardError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise ShardError(f"{path}: not a readable tar ({error})") from error
     if not images:
         raise ShardError(f"{path}: no images in it")
@@ -140,13 +144,17 @@ class _Sample:
                 raise ShardError(f"{self.path}: sample {self.key!r} has two images")
             self.image = (member.offset_data, member.size)
         elif extension == LABEL_EXTENSION:
+            if self.label is not None:
+                raise ShardError(f"{self.path}: sample {self.key!r} has two labels")
             here = file.tell()
             file.seek(member.offset_data)
             text = file.read(min(member.size, 32))
             file.seek(here)
-            if not text.strip().isdigit():
+            if member.size > len(text) or not text.strip().isdigit():
                 raise ShardError(f"{self.path}: {member.name} holds no class number: {text!r}")
             self.label = int(text)
+            if self.label >= MOST_CLASSES:
+                raise ShardError(f"{self.path}: label {self.label} is out of range")
 
     def finish(self) -> list[tuple[int, int, int]]:
         if not self.key:
@@ -160,7 +168,7 @@ class _Sample:
 def _split_name(member: tarfile.TarInfo, path: Path, length: int) -> tuple[str, str]:
     if not member.isreg() or member.issparse():
         raise ShardError(f"{path}: {member.name!r} is not a regular file")
-    if member.offset_data + member.size > length:
+    if member.size < 0 or member.offset_data + member.size > length:
         raise ShardError(f"{path}: {member.name!r} is cut off")
     folder, slash, name = member.name.rpartition("/")
     stem, dot, extension = name.partition(".")
@@ -170,10 +178,11 @@ def _split_name(member: tarfile.TarInfo, path: Path, length: int) -> tuple[str, 
 
 
 def _check_end(path: Path, file: BinaryIO, end: int) -> None:
-    """tarfile takes any bad header for the end of the archive; the real end is zeros only."""
+    """tarfile takes any bad header for the end of the archive; the real end is zeros only, and
+    few: a long tail of them is what a crash leaves of data that never reached the disk."""
     file.seek(end)
-    rest = file.read()
-    if len(rest) < END_OF_ARCHIVE or rest.strip(b"\0"):
+    rest = file.read(LONGEST_END + 1)
+    if not END_OF_ARCHIVE <= len(rest) <= LONGEST_END or rest.strip(b"\0"):
         raise ShardError(f"{path}: damaged or cut off at byte {end}")
 
 
@@ -222,14 +231,24 @@ def load_index(root: Path) -> ShardIndex:
     if not path.is_file():
         raise ShardError(f"{path}: no index; {remedy}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             meta = json.loads(stored["meta"].tobytes())
-            arrays = {name: stored[name] for name in _ARRAYS}
-    except (OSError, ValueError, KeyError) as error:
+            if (version := meta["version"]) == INDEX_VERSION:
+                names, sizes, classes = (tuple(meta[key]) for key in ("names", "sizes", "classes"))
+                arrays = {name: stored[name] for name in _ARRAYS}
+                whole = meta["fingerprint"] == _fingerprint(names, sizes, arrays.values())
+    except Exception as error:  # a damaged zip raises whatever its reader trips over
         raise ShardError(f"{path}: not a readable index ({error}); {remedy}") from error
-    if meta["version"] != INDEX_VERSION:
-        raise ShardError(f"{path}: index version {meta['version']}, not {INDEX_VERSION}; {remedy}")
-    for name, size in zip(meta["names"], meta["sizes"], strict=True):
+    if version != INDEX_VERSION:
+        raise ShardError(f"{path}: index version {version}, not {INDEX_VERSION}; {remedy}")
+    if not whole:
+        raise ShardError(f"{path}: not a readable index (its fingerprint is wrong); {remedy}")
+    _check_shards(root, dict(zip(names, sizes, strict=True)), remedy)
+    return ShardIndex(root, names, sizes, classes, **arrays, fingerprint=meta["fingerprint"])
+
+
+def _check_shards(root: Path, sizes: dict[str, int], remedy: str) -> None:
+    for name, size in sizes.items():
         shard = root / name
         if not shard.is_file():
             raise ShardError(f"{shard}: the shard is missing")
@@ -237,11 +256,5 @@ def load_index(root: Path) -> ShardIndex:
             raise ShardError(
                 f"{shard}: {shard.stat().st_size} bytes, but {size} when it was indexed; {remedy}"
             )
-    return ShardIndex(
-        root,
-        tuple(meta["names"]),
-        tuple(meta["sizes"]),
-        tuple(meta["classes"]),
-        **arrays,
-        fingerprint=meta["fingerprint"],
-    )
+    if new := sorted({path.name for path in root.glob("*.tar")} - sizes.keys()):
+        raise ShardError(f"{root / new[0]}: a shard that is not in the index; {remedy}")

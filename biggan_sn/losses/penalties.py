@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from biggan_sn.tables import lookup
 
@@ -15,9 +16,10 @@ def r1(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
     """Half the mean squared norm of D's gradient at real images; its weight is gamma.
     Mescheder et al. 2018, eq. 9."""
     real = real.detach().requires_grad_(True)
-    with torch.enable_grad():
-        logits = critic(real)
-    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    # The fused attention kernels have no second derivative; the plain one has.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        total = critic(real).sum()
+    (gradient,) = torch.autograd.grad(total, real, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean() / 2
 
 

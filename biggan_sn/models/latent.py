@@ -32,11 +32,13 @@ class Latents:
     def z(
         self, positions: range, truncation: float | None = None, mode: str = "resample"
     ) -> Tensor:
-        """z [N, z_dim] fp32 of these positions; `truncation` None is the plain normal."""
+        """z [N, z_dim] of these positions; `truncation` None is the plain normal."""
         u = torch.from_numpy(uniform(self.seed, f"{self.purpose}/z", positions, self.z_dim))
         if truncation is None:
-            return torch.special.ndtri(u).float()
-        return lookup(TRUNCATIONS, mode, "truncation mode")(u, truncation).float()
+            z = torch.special.ndtri(u)
+        else:
+            z = lookup(TRUNCATIONS, mode, "truncation mode")(u, truncation)
+        return z.to(torch.get_default_dtype())
 
     def y(self, positions: range) -> Tensor:
         """Classes [N] of these positions."""

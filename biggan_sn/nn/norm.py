@@ -28,6 +28,11 @@ def sum_over_replicas(x: Tensor) -> Tensor:
     return _SumOverReplicas.apply(x)
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """What is kept out of half precision: statistics, images, logits, losses."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def num_replicas() -> int:
     """Number of processes that train together; 1 outside a job."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -43,7 +48,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or num_replicas() == 1:
             return super().forward(input)
-        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        x = at_least_fp32(input)
         count = sum_over_replicas(x.new_tensor(x.numel() // x.shape[1]))
         mean = sum_over_replicas(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]

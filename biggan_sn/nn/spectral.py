@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from biggan_sn.positions import uniform
 
+NEGLIGIBLE = 1e-9  # of sigma_0; far below what fp32 products can tell from zero
 MATRIX_LAYERS = (nn.Conv2d, nn.Linear, nn.Embedding)
 
 
@@ -171,6 +172,7 @@ def _block_lanczos(
     width = starts[0].shape[1]
     squares, rotations = squares.flip(-1)[:, :width], rotations.flip(-1)[..., :width]
     sigmas = squares.clamp_min(0).sqrt()
+    sigmas = torch.where(sigmas > NEGLIGIBLE * sigmas[:, :1], sigmas, 0.0)
     inverses = torch.where(sigmas > 0, 1 / sigmas, 0.0)
     lefts = [
         image @ (rotation * inverse).to(image.dtype)

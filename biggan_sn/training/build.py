@@ -84,4 +84,10 @@ def build(config: Config, world: World) -> GANStep:
 
 def _place(network: nn.Module, world: World) -> nn.Module:
     """On the device, channels last: what tensor cores want, and faster on CPUs too."""
-    return network.to(world.device).to(memory_format=torch.channels_last)
+    network = network.to(world.device).to(memory_format=torch.channels_last)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            # Both layouts at once; in the strides of their gradients, DDP need not copy.
+            weight = module.weight.data
+            module.weight.data = weight.clone(memory_format=torch.contiguous_format)
+    return network

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from biggan_sn.config import PlayerConfig
 from biggan_sn.positions import shares
+
+# Batch norms share statistics themselves, and a forward pass on one rank alone (a sample, a check)
+# must not wait for the others. Newer torch has another name for it.
+_SYNC = "forward_sync_buffers"
+_KNOWN = _SYNC in signature(DistributedDataParallel).parameters
+_NO_SYNC_OF_BUFFERS: dict[str, Any] = {_SYNC if _KNOWN else "broadcast_buffers": False}
 
 
 class Player:
@@ -41,10 +49,8 @@ class Player:
         self._rounds = batch_size // (ranks * microbatch)
         self.model: nn.Module = network
         if ranks > 1:
-            # No broadcast of buffers: batch norms share statistics, and a forward pass on one
-            # rank alone (a sample, a check) must not wait for the others.
             self.model = DistributedDataParallel(
-                network, broadcast_buffers=False, gradient_as_bucket_view=True
+                network, gradient_as_bucket_view=True, **_NO_SYNC_OF_BUFFERS
             )
         self.trainable = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(

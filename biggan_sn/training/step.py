@@ -13,6 +13,7 @@ from biggan_sn.losses.penalties import Critic, Penalty
 from biggan_sn.losses.regularizers import Regularizer
 from biggan_sn.models.latent import Latents
 from biggan_sn.nn.lipschitz import Constraint
+from biggan_sn.nn.norm import at_least_fp32
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 
@@ -65,7 +66,7 @@ class GANStep:
         z = self.latents.z(positions).to(self.device, non_blocking=True)
         y = self.latents.y(positions).to(self.device, non_blocking=True)
         with self.autocast():
-            return Batch(generator(z, y).float(), y)
+            return Batch(at_least_fp32(generator(z, y)), y)
 
     def judge(self, discriminator: nn.Module, *batches: Batch) -> tuple[Tensor, ...]:
         """D's logits [N], fp32, of each batch, from one forward pass over all of them."""
@@ -73,7 +74,7 @@ class GANStep:
         labels = torch.cat([batch.labels for batch in batches])
         with self.autocast():
             logits = discriminator(images, labels)
-        return tuple(logits.float().split([len(batch.labels) for batch in batches]))
+        return tuple(at_least_fp32(logits).split([len(batch.labels) for batch in batches]))
 
     def penalize(self, real: Batch, fake: Batch, update: int) -> Tensor | float:
         """The penalties on D, at every `penalty_every`-th of its updates and that much stronger."""

@@ -1,0 +1,1 @@
+"""unit/ mirrors the package, reference/ is truth, contract/ the rules, training/ behaviour."""

@@ -1,0 +1,48 @@
+"""Published and counted sizes of the residual family, to the last digit, on the meta device."""
+
+import pytest
+import torch
+
+from biggan_sn.config import Config, DataConfig, ModelConfig
+from biggan_sn.models.zoo import build_discriminator, build_generator
+
+
+def count(resolution, num_classes=1000, **model):
+    config = Config(
+        data=DataConfig(resolution=resolution, num_classes=num_classes), model=ModelConfig(**model)
+    )
+    with torch.device("meta"):
+        networks = build_generator(config), build_discriminator(config)
+    return tuple(sum(p.numel() for p in network.parameters()) for network in networks)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "z_dim", "generator_attention", "counts"),
+    [
+        (128, 120, 64, (70_433_988, 87_982_370)),
+        (256, 140, 128, (82_097_604, 99_225_890)),
+        (512, 160, 64, (82_468_068, 99_401_282)),
+    ],
+)
+def test_biggan(resolution, z_dim, generator_attention, counts):
+    assert counts == count(
+        resolution,
+        channels=96,
+        z_dim=z_dim,
+        generator_attention=(generator_attention,),
+        discriminator_attention=(64,),
+    )
+
+
+def test_biggan_of_the_reference_for_cifar():
+    found = count(32, 10, channels=64, z_dim=128, shared_dim=0, hierarchical_z=False)
+    assert found == (4_304_387, 4_207_361)
+
+
+def test_sagan():
+    attention = {"generator_attention": (64,), "discriminator_attention": (64,)}
+    assert sum(count(128, name="sagan", channels=64, z_dim=128, **attention)) == 81_465_670
+
+
+def test_sngan():
+    assert count(128, name="sngan", channels=64, z_dim=128) == (41_996_931, 30_005_013)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Everything a change must pass, from a fresh clone: environment, lint, types, layers, shell, tests.
+# Arguments go to pytest. VENV names another environment than .venv.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/environment.sh test
+
+say() { printf '\n== %s\n' "$*"; }
+say ruff && ruff format --check . && ruff check .
+say mypy && mypy
+say import-linter && lint-imports --no-logo 
+say shellcheck && git ls-files '*.sh' '*.sbatch' .ci/run | xargs shellcheck -x
+say pytest
+export OMP_NUM_THREADS=1 # one process per core, one thread each
+exec python -m pytest -n "$(nproc)" --dist worksteal "$@"

@@ -1,0 +1,192 @@
+"""Spectral normalisation that changes once per optimizer step and at no other time."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from biggan_sn.config import LipschitzConfig
+from biggan_sn.nn.lipschitz import LIPSCHITZ, Constraint, constrain, unconstrained
+from biggan_sn.nn.lipschitz import _DivideBySigma as DivideBySigma
+from biggan_sn.nn.spectral import named_weights
+
+CONFIG = LipschitzConfig()
+
+
+def small_network(seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 3)
+    ).to(dtype)
+
+
+def constrained(seed=0, dtype=torch.float64):
+    network = small_network(seed, dtype)
+    return network, constrain(network, ["spectral_norm"], CONFIG, embeddings=True)
+
+
+def everything(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def assert_same(before, after):
+    assert before.keys() == after.keys()
+    for name in before:
+        assert torch.equal(before[name], after[name]), name
+
+
+def images(count=8):
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(count, 2, 6, 6, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (7, 4), (3, 2, 3, 3), (1, 5)])
+def test_gradient_is_that_of_division_by_the_true_norm(shape):
+    """gradcheck moves W and divides by the norm of what it then is; backward never sees that."""
+    weight = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def normalized(w):
+        left, sigmas, right = torch.linalg.svd(w.detach().flatten(1), full_matrices=False)
+        return DivideBySigma.apply(w, left[:, 0], right[0], sigmas[0])
+
+    assert torch.autograd.gradcheck(normalized, weight.requires_grad_())
+
+
+def test_weights_have_norm_one():
+    network, constraint = constrained()
+    constraint.refresh(500)
+    for module in network:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            norm = torch.linalg.matrix_norm(module.weight.flatten(1), 2)
+            assert abs(norm.item() - 1) < 1e-6
+
+
+def test_embeddings_only_where_asked():
+    for asked in (True, False):
+        network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
+        constrain(network, ["spectral_norm"], CONFIG, embeddings=asked)
+        assert hasattr(network[0], "parametrizations") == asked
+        assert hasattr(network[1], "parametrizations")
+
+
+def gradients(network, batches, forward=None):
+    network.zero_grad()
+    for batch in batches:
+        out = (forward or network)(batch)
+        (out.square().sum() / 8).backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
+def test_one_and_eight_microbatches_give_one_gradient():
+    network, _ = constrained()
+    whole = gradients(network, [images()])
+    parts = gradients(network, images().split(1))
+    assert (whole - parts).norm() / whole.norm() < 1e-12
+
+
+def test_activation_checkpointing_changes_nothing():
+    network, _ = constrained()
+    plain = gradients(network, [images()])
+    before = everything(network)
+    again = gradients(network, [images()], lambda x: checkpoint(network, x, use_reentrant=False))
+    assert torch.equal(plain, again)
+    assert_same(before, everything(network))
+
+
+def test_looking_changes_nothing():
+    network, _ = constrained()
+    before = everything(network)
+    network(images())
+    with torch.no_grad():
+        network(images())
+    network.eval()(images())
+    network.train()
+    copy.deepcopy(network)(images())
+    unconstrained(network)(images())
+    for module in network:
+        getattr(module, "weight", None)
+    assert_same(before, everything(network))
+
+
+def test_training_is_the_same_with_extra_forward_passes():
+    def train(extra):
+        network, constraint = constrained()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-2, betas=(0.0, 0.999))
+        for _ in range(5):
+            for _ in range(extra):
+                network(images())
+            optimizer.zero_grad()
+            network(images()).square().mean().backward()
+            optimizer.step()
+            constraint.after_step()
+        return everything(network)
+
+    assert_same(train(extra=0), train(extra=3))
+
+
+def test_zero_weight_stays_finite():
+    network = nn.Linear(4, 3)
+    nn.init.zeros_(network.weight)
+    constraint = constrain(network, ["spectral_norm"], CONFIG, embeddings=True)
+    for _ in range(3):
+        out = network(torch.ones(2, 4))
+        out.sum().backward()
+        constraint.after_step()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_sigma_is_computed_in_full_precision_under_autocast():
+    network, constraint = constrained(dtype=torch.float32)
+    twin = copy.deepcopy(network)
+    constraint.refresh(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        Constraint(twin, 1).refresh(3)
+    assert_same(everything(network), everything(twin))
+
+
+def test_channels_last_gives_the_same_sigma_and_gradient():
+    network, constraint = constrained()
+    twin = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    constraint.refresh(2)
+    Constraint(twin, 1).refresh(2)
+    torch.testing.assert_close(network.state_dict(), twin.state_dict(), rtol=1e-12, atol=0)
+    same = gradients(network, [images()]) - gradients(twin, [images()])
+    assert same.abs().max() < 1e-12
+
+
+def test_unconstrained_copy_computes_the_same_and_leaves_the_original_alone():
+    network, _ = constrained()
+    plain = unconstrained(network)
+    assert torch.equal(plain(images()), network(images()))
+    assert plain.state_dict().keys() == small_network().state_dict().keys()
+    assert torch.equal(plain(images()), network(images()))
+
+
+def test_raw_weights_are_what_the_optimizer_moves():
+    network, _ = constrained()
+    raw = named_weights(network)
+    assert list(raw) == ["0", "2", "4"]
+    assert all(any(weight is p for p in network.parameters()) for weight in raw.values())
+
+
+@pytest.mark.parametrize("name", sorted(LIPSCHITZ))
+def test_every_constraint_bounds_the_norm_after_some_training(name):
+    network = small_network(dtype=torch.float32)
+    constraint = constrain(network, [name], CONFIG, embeddings=True)
+    optimizer = torch.optim.SGD(network.parameters(), 0.05)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (-network(images().float()).square().mean()).backward()
+        optimizer.step()
+        constraint.after_step()
+    norm = torch.linalg.matrix_norm(network[0].weight.detach().flatten(1), 2)
+    assert norm < 1.1
+
+
+def test_unknown_constraint_names_its_neighbour():
+    with pytest.raises(ValueError, match="did you mean 'spectral_norm'"):
+        constrain(small_network(), ["spectral_nrm"], CONFIG, embeddings=True)
