@@ -255,6 +255,47 @@ def _sweep(parser: ArgumentParser, parsed: Namespace) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------ bench
+
+
+def _declare_bench(parser: ArgumentParser) -> None:
+    """Time a training step on random images; prints one line of JSON per config."""
+    parser.add_argument("--config", action="config", help="YAML of a run; may be repeated")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each timed")
+    parser.add_argument("--steps_per_round", type=int, default=5, help="steps of each round")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="time also the config with these fields changed, in turns with the first",
+    )
+    parser.add_class_arguments(Config)
+
+
+def _bench(parser: ArgumentParser, parsed: Namespace) -> int:
+    configs = [_config(parser, parsed)]
+    if parsed.against:
+        changed = parser.parse_args([f"--{change}" for change in parsed.against], parsed.clone())
+        configs.append(_config(parser, changed))
+    from biggan_sn.bench import compare
+    from biggan_sn.training.build import check
+    from biggan_sn.training.world import join, leave
+
+    if parsed.rounds < 1 or parsed.steps_per_round < 1:
+        raise ValueError("--rounds and --steps_per_round must be 1 or more")
+    world = join()
+    try:
+        for config in configs:
+            check(config, world.ranks)
+        for record in compare(configs, world, parsed.rounds, parsed.steps_per_round):
+            if world.leads:
+                print(json.dumps(record))
+    finally:
+        leave()
+    return 0
+
+
 # --------------------------------------------------------------------------------------- evaluate
 
 
@@ -288,4 +329,5 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "sample": (_declare_sample, _sample),
     "sweep": (_declare_sweep, _sweep),
     "evaluate": (_declare_evaluate, _evaluate),
+    "bench": (_declare_bench, _bench),
 }

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # To be sourced from the repository's root, with an extra of pyproject.toml or nothing: makes the
 # virtual environment if it is not there or pyproject.toml has changed since, and enters it.
-# PYTHON names another interpreter, VENV another folder.
-venv=${VENV:-.venv}
+# PYTHON names another interpreter, VENV another folder (an absolute path).
+venv=${VENV:-$PWD/.venv}
 extra=${1:+[$1]}
 if [ ! -x "$venv/bin/python" ]; then
   "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -19,4 +19,4 @@ if ! cmp -s pyproject.toml "$installed"; then
   "$venv/bin/python" -m pip install --quiet --editable ".$extra"
   cp pyproject.toml "$installed"
 fi
-PATH=$PWD/$venv/bin:$PATH
+PATH=$venv/bin:$PATH

@@ -118,8 +118,8 @@ def scan_shard(path: Path) -> list[tuple[int, int, int]]:
                     seen.add(key)
                     sample = _Sample(key, path)
                 sample.add(member, extension, file)
-            images += sample.finish()
             _check_end(path, file, tar.offset)
+            images += sample.finish()
     except ShardError:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:

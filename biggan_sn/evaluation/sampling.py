@@ -75,7 +75,7 @@ def load_generator(
     load_network(network, checkpoint, "ema", assign=True)
     plain = unconstrained(network.to(device)).eval().requires_grad_(False)
     assert isinstance(plain, Generator)
-    return plain, state
+    return plain.to(memory_format=torch.channels_last), state
 
 
 def draw(

@@ -32,10 +32,10 @@ class _DivideBySigma(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         weight, u, v, sigma = ctx.saved_tensors
-        along = (gradient * weight).sum() / sigma
-        ones = (1,) * (weight.dim() - 1)
-        direction = u.view(-1, *ones) * v.view(1, *weight.shape[1:])
-        return torch.addcmul(gradient, along, direction, value=-1) / sigma, None, None, None
+        along = (gradient * weight).sum() / sigma.square()
+        columns = (along * u).view(-1, *(1,) * (weight.dim() - 1))
+        rows = v.view(1, *weight.shape[1:])
+        return torch.addcmul(gradient / sigma, columns, rows, value=-1), None, None, None
 
 
 class SpectralNorm(nn.Module):

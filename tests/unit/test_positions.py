@@ -1,7 +1,6 @@
 """Who handles which position, and the random numbers that belong to it."""
 
 import hashlib
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -25,13 +24,13 @@ def test_shares_tile_the_batches(start, ranks, microbatch, rounds):
     batch_size = ranks * microbatch * rounds
     handlers = [shares(start, batch_size, rank, ranks, microbatch) for rank in range(ranks)]
     for batch in range(3):
-        handled = [list(islice(handler, rounds)) for handler in handlers]
-        assert all(len(share) == microbatch for shares_ in handled for share in shares_)
-        # In the order of the ranks the slices are the batch itself: nothing twice, nothing left.
+        handled = [[next(handler) for handler in handlers] for _ in range(rounds)]
+        assert all(len(share) == microbatch for played in handled for share in played)
+        # Round by round, in the order of the ranks: nothing twice, nothing left out, and the
+        # batch in its own order whatever its cut.
         first = start + batch * batch_size
-        assert [p for slices in handled for share in slices for p in share] == list(
-            range(first, first + batch_size)
-        )
+        in_order = [position for played in handled for share in played for position in share]
+        assert in_order == list(range(first, first + batch_size))
 
 
 @pytest.mark.parametrize(("batch_size", "ranks", "microbatch"), [(10, 3, 1), (12, 2, 4)])

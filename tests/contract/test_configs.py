@@ -1,0 +1,66 @@
+"""Every YAML in configs/ parses, and builds on the meta device; the schema has no unions."""
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+
+import pytest
+
+from biggan_sn.cli import VERBS, _config, _parser
+from biggan_sn.config import Config, from_dict, to_dict
+from biggan_sn.training.build import check
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def parse(*arguments):
+    parser = _parser()[1]["train"]
+    return _config(parser, parser.parse_args([*arguments, "--run_dir", "x"]))
+
+
+def test_there_are_configs_and_the_readme_names_each():
+    readme = (CONFIGS[0].parent / "README.md").read_text()
+    assert len(CONFIGS) >= 4
+    assert all(path.name in readme for path in CONFIGS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_config_parses_builds_and_survives_a_round_trip(path):
+    config = parse("--config", str(path))
+    check(config, ranks=1)
+    assert from_dict(to_dict(config)) == config
+    dataset = path.name.partition("_")[0]
+    resolution = int("".join(c for c in dataset if c.isdigit()) or 0)
+    assert resolution in (config.data.resolution, 10), "the name says the resolution"
+    assert path.stem.split("_")[1] == config.model.name
+
+
+def test_no_field_is_a_union_of_sections():
+    """A parser cannot tell which section of a union is meant, and may silently take another."""
+
+    def walk(schema):
+        hints = typing.get_type_hints(schema)
+        for field in dataclasses.fields(schema):
+            kind = hints[field.name]
+            if isinstance(kind, types.UnionType):
+                assert not any(dataclasses.is_dataclass(k) for k in typing.get_args(kind))
+            if dataclasses.is_dataclass(kind):
+                walk(kind)
+
+    walk(Config)
+
+
+def test_every_field_is_documented():
+    def walk(schema):
+        for field in dataclasses.fields(schema):
+            if dataclasses.is_dataclass(field.type):
+                walk(field.type)
+            else:
+                assert f"{field.name}:" in schema.__doc__, f"{schema.__name__}.{field.name}"
+
+    walk(Config)
+
+
+def test_every_verb_explains_itself():
+    assert all(declare.__doc__ for declare, _ in VERBS.values())

@@ -1,0 +1,214 @@
+"""The knobs: their way to disk and back, what they refuse, and what a run may change."""
+
+import json
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+import yaml
+
+from biggan_sn.cli import main
+from biggan_sn.config import (
+    FREE_TO_CHANGE,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EMAConfig,
+    EvaluationConfig,
+    LipschitzConfig,
+    LogsConfig,
+    ModelConfig,
+    MonitorConfig,
+    PlayerConfig,
+    changes,
+    from_dict,
+    to_dict,
+)
+
+SECTIONS = {field.name for field in fields(Config) if is_dataclass(getattr(Config(), field.name))}
+
+# Every field with another value than its default, so that one that is lost on the way is seen.
+UNUSUAL = Config(
+    data=DataConfig("somewhere", 64, 7, flip=True, shift=3, threads=5, prefetch=1),
+    model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal"),
+    lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4),
+    objective="wgan",
+    penalties={"r1": 0.1, "gp": 10.0},
+    penalty_every=16,
+    regularizers={"orthogonal": 1e-4},
+    generator=PlayerConfig(1e-3, (0.5, 0.9), 1e-8, 4),
+    discriminator=PlayerConfig(2e-3, (0.1, 0.99), 1e-7, 2),
+    ema=EMAConfig(0.99, 5),
+    monitor=MonitorConfig(3, 5),
+    checkpoint=CheckpointConfig(10, 5, 0),
+    evaluation=EvaluationConfig(7, "other", 64),
+    logs=LogsConfig(1, 0, 2, 3),
+    steps=11,
+    d_steps=3,
+    batch_size=32,
+    precision="bf16",
+    seed=12,
+)
+
+
+def flat(values, prefix=""):
+    """(name, value) of every knob; a dict of names and weights is one knob."""
+    for name, value in values.items():
+        if name in SECTIONS and not prefix:
+            yield from flat(value, f"{name}.")
+        else:
+            yield prefix + name, value
+
+
+def test_the_unusual_config_is_unusual():
+    usual = dict(flat(to_dict(Config())))
+    assert [name for name, value in flat(to_dict(UNUSUAL)) if usual[name] == value] == []
+
+
+@pytest.mark.parametrize("config", [Config(), UNUSUAL], ids=["defaults", "unusual"])
+@pytest.mark.parametrize("form", [json, yaml], ids=["json", "yaml"])
+def test_round_trip(config, form):
+    text = form.dumps(to_dict(config)) if form is json else form.safe_dump(to_dict(config))
+    back = from_dict(form.loads(text) if form is json else form.safe_load(text))
+    assert back == config
+    assert hash(back.model.generator_attention) == hash(config.model.generator_attention)
+
+
+def test_a_section_given_in_part_keeps_its_own_defaults():
+    config = from_dict({"discriminator": {"betas": [0, 0.9]}, "generator": {"eps": 1e-8}})
+    assert config.discriminator == PlayerConfig(lr=2e-4, betas=(0, 0.9))
+    assert config.generator == PlayerConfig(lr=5e-5, eps=1e-8)
+    assert from_dict({}) == Config()
+
+
+def test_a_section_given_in_part_on_disk_and_on_the_command_line(tmp_path, capsys):
+    (tmp_path / "part.yaml").write_text("discriminator: {betas: [0, 0.9]}\nmodel: {channels: 8}\n")
+    options = ["--config", str(tmp_path / "part.yaml"), "--generator.eps", "1e-8"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--run_dir", str(tmp_path / "run"), *options, "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    printed.pop("run_dir")
+    assert from_dict(printed) == Config(
+        model=ModelConfig(channels=8),
+        generator=PlayerConfig(lr=5e-5, eps=1e-8),
+        discriminator=PlayerConfig(lr=2e-4, betas=(0, 0.9)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"resolutoin": 32}, "resolutoin"),
+        ({"data": {"resolutoin": 32}}, "resolutoin"),
+        ({"discriminator": {"learning_rate": 1}}, "learning_rate"),
+    ],
+)
+def test_unknown_fields_are_refused(values, name):
+    with pytest.raises(ValueError, match=f"unknown field '{name}'"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("data", "resolution", 100),
+        ("data", "resolution", 0),
+        ("data", "num_classes", 0),
+        ("data", "threads", 0),
+        ("data", "prefetch", 0),
+        ("data", "shift", -1),
+        ("data", "shift", 128),
+        ("model", "channels", 0),
+        ("model", "z_dim", -1),
+        ("model", "shared_dim", -1),
+        ("lipschitz", "power_iterations", 0),
+        ("lipschitz", "eps", 0.0),
+        ("generator", "lr", 0.0),
+        ("generator", "lr", float("nan")),
+        ("discriminator", "eps", -1e-8),
+        ("discriminator", "betas", [0, 1]),
+        ("generator", "betas", [-0.1, 0.9]),
+        ("generator", "microbatch", -1),
+        ("ema", "decay", 1.0),
+        ("ema", "decay", -0.1),
+        ("ema", "start", -1),
+        ("monitor", "every", -1),
+        ("monitor", "values", 0),
+        ("monitor", "values", 9),
+        ("checkpoint", "every", 0),
+        ("checkpoint", "keep", 0),
+        ("checkpoint", "keep_best", -1),
+        ("evaluation", "every", -1),
+        ("evaluation", "samples", 0),
+        ("logs", "every", 0),
+        ("logs", "images", -1),
+        ("logs", "rows", 0),
+        ("logs", "columns", 0),
+        (None, "steps", 0),
+        (None, "d_steps", 0),
+        (None, "batch_size", -4),
+        (None, "penalty_every", 0),
+        (None, "seed", -1),
+        (None, "precision", "fp16"),
+        ("penalties", "gp", -10.0),
+        ("penalties", "gp", float("nan")),
+        ("regularizers", "orthogonal", -1e-4),
+    ],
+)
+def test_impossible_values_are_refused_by_name(section, name, value):
+    values = {section: {name: value}} if section else {name: value}
+    # A player does not know which side it is; its message names both.
+    where = rf"[\w/]*{section}[\w/]*\." if section else ""
+    with pytest.raises(ValueError, match=rf"^{where}{name} must "):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "microbatch", "ranks", "expected"),
+    [(24, 0, 1, 24), (24, 0, 3, 8), (24, 4, 3, 4), (24, 24, 1, 24), (24, 1, 24, 1)],
+)
+def test_microbatch(batch_size, microbatch, ranks, expected):
+    config = Config(batch_size=batch_size, discriminator=PlayerConfig(microbatch=microbatch))
+    assert config.microbatch("discriminator", ranks) == expected
+    assert config.microbatch("generator", ranks) == batch_size // ranks
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "microbatch", "ranks", "named"),
+    [(24, 0, 5, "5 processes"), (24, 5, 1, "microbatch 5"), (24, 16, 2, "microbatch 16")],
+)
+def test_microbatch_that_does_not_divide(batch_size, microbatch, ranks, named):
+    config = Config(batch_size=batch_size, generator=PlayerConfig(microbatch=microbatch))
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} is not divisible .*{named}"):
+        config.microbatch("generator", ranks)
+
+
+def is_free(name):
+    return any(name == free or name.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+
+
+def test_changes_names_every_fixed_field_and_no_free_one():
+    before, after = dict(flat(to_dict(Config()))), dict(flat(to_dict(UNUSUAL)))
+    found = {line.split(":")[0]: line for line in changes(Config(), UNUSUAL)}
+    weights = ("penalties", "regularizers")
+    fixed = {name for name in before if not is_free(name) and name not in weights}
+    assert set(found) == fixed | {"penalties.r1", "penalties.gp", "regularizers.orthogonal"}
+    for name in fixed:
+        assert found[name] == f"{name}: {before[name]} -> {after[name]}"
+    assert found["penalties.gp"] == "penalties.gp: None -> 10.0"
+
+
+def test_what_is_free_to_change_is_a_knob():
+    # A name that is misspelt there would free nothing.
+    names = dict(flat(to_dict(Config())))
+    assert [free for free in FREE_TO_CHANGE if free not in names and free not in SECTIONS] == []
+
+
+def test_free_to_change_is_by_whole_names():
+    # monitor.every is free, and monitor.values is not; steps is, and d_steps is not.
+    before = Config()
+    assert changes(before, replace(before, steps=1, monitor=MonitorConfig(every=1))) == []
+    assert changes(before, replace(before, d_steps=1)) == ["d_steps: 2 -> 1"]
+    assert changes(before, replace(before, monitor=MonitorConfig(values=1))) == [
+        "monitor.values: 3 -> 1"
+    ]

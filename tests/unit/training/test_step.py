@@ -1,0 +1,194 @@
+"""The step of the game: who moves when, what sees what, and that precision is what it says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from biggan_sn.config import EMAConfig, PlayerConfig
+from biggan_sn.data.loader import Loader, open_dataset
+from biggan_sn.losses.objectives import OBJECTIVES
+from biggan_sn.losses.penalties import PENALTIES
+from biggan_sn.losses.regularizers import REGULARIZERS
+from biggan_sn.models.zoo import ARCHITECTURES
+from biggan_sn.training.build import build
+from biggan_sn.training.world import World
+
+
+def whole(config):
+    """The same run without microbatches."""
+    side = PlayerConfig(lr=1e-3)
+    return replace(config, generator=side, discriminator=side)
+
+
+def ready(config):
+    step = build(config, World())
+    loader = Loader(open_dataset(config.data), config.data, config.seed, torch.device("cpu"))
+    reals = loader.batches(0, config.batch_size, 0, 1, step.d.microbatch)
+    return step, reals
+
+
+def weights(network):
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def moved(before, network):
+    return [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+
+
+def test_both_players_move_and_every_weight_of_theirs(small_config):
+    step, reals = ready(small_config)
+    before = {side: weights(getattr(step, side).network) for side in "gd"}
+    for number in range(2):
+        step(number, reals)
+    for side in "gd":
+        network = getattr(step, side).network
+        still = [
+            name
+            for (name, _), changed in zip(
+                network.named_parameters(), moved(before[side], network), strict=True
+            )
+            if not changed
+        ]
+        # gamma 0 keeps gradients from the maps inside attention in the first step only
+        assert still == [], still
+
+
+def test_d_plays_d_steps_turns_before_g_plays_one(small_config):
+    step, reals = ready(replace(whole(small_config), d_steps=3))
+    order = []
+    for side in "gd":
+        optimizer = getattr(step, side).optimizer
+        optimizer.register_step_pre_hook(lambda *_, side=side: order.append(side))
+    step(0, reals)
+    assert order == ["d", "d", "d", "g"]
+
+
+def test_no_turn_leaves_gradients_on_the_other_player(small_config):
+    step, reals = ready(whole(small_config))
+    step(0, reals)
+    sums = [p.grad.clone() for p in step.d.trainable]
+    with step.g.turn():
+        for share in step.g.microbatches():
+            (logits,) = step.judge(step.d.network, step.sample(step.g.model, 0, 2, share))
+            step.g.descend(logits.mean())
+    assert all(torch.equal(p.grad, s) for p, s in zip(step.d.trainable, sums, strict=True))
+
+
+def test_every_turn_draws_latents_of_its_own(small_config):
+    step, _ = ready(whole(small_config))
+    share = range(4)
+    draws = [
+        step.sample(step.g.network, number, turn, share).images.detach()
+        for number in range(2)
+        for turn in range(3)
+    ]
+    for i, one in enumerate(draws):
+        for other in draws[i + 1 :]:
+            assert not torch.equal(one, other)
+
+
+def test_sigmas_follow_the_weights(small_config):
+    step, reals = ready(whole(small_config))
+    for number in range(2):
+        step(number, reals)
+    for network in (step.g.network, step.d.network):
+        for name, buffer in network.named_buffers():
+            if name.endswith(".u"):
+                assert abs(buffer.norm() - 1) < 1e-5, name
+
+
+def test_penalty_is_lazy_and_as_strong(small_config):
+    config = replace(whole(small_config), penalty_every=3)
+    step, reals = ready(config)
+    real = next(reals)
+    every = [step.penalize(real, real, update) for update in range(4)]
+    assert every[1] == every[2] == 0
+    once = build(replace(config, penalty_every=1), World()).penalize(real, real, 1)
+    torch.testing.assert_close(every[0], 3 * once)
+    torch.testing.assert_close(every[3], every[0])
+
+
+def test_ema_copies_until_its_start(small_config):
+    config = replace(whole(small_config), ema=EMAConfig(decay=0.9, start=2))
+    step, reals = ready(config)
+    for number in range(3):
+        step(number, reals)
+        same = all(
+            torch.equal(a, b)
+            for a, b in zip(step.ema.network.parameters(), step.g.network.parameters(), strict=True)
+        )
+        assert same == (number < 2)
+
+
+def test_bf16_computes_near_fp32_and_keeps_weights_and_logits_in_it(small_config):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        step, reals = ready(replace(whole(small_config), precision=precision))
+        real = next(reals)
+        fake = step.sample(step.g.network, 0, 0, range(4))
+        logits = step.judge(step.d.network, real, fake)
+        assert all(part.dtype == torch.float32 for part in (*logits, fake.images))
+        losses[precision] = step.objective.d_loss(*logits) + step.penalize(real, fake, 0)
+        step(0, reals)
+        tensors = [*step.g.network.parameters(), *step.d.network.parameters()]
+        assert all(t.dtype == torch.float32 and torch.isfinite(t).all() for t in tensors)
+    torch.testing.assert_close(losses["bf16"], losses["fp32"], rtol=0.1, atol=0.1)
+    assert not torch.equal(losses["bf16"], losses["fp32"]), "bf16 was really used"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"objective": name} for name in OBJECTIVES),
+        *({"penalties": {name: 1.0}} for name in PENALTIES),
+        *({"regularizers": {name: 1e-3}} for name in REGULARIZERS),
+        *({"architecture": name} for name in ARCHITECTURES),
+    ],
+    ids=str,
+)
+def test_every_row_of_every_table_trains(small_config, change):
+    config = whole(small_config)
+    if name := change.get("architecture"):
+        model = replace(config.model, name=name, shared_dim=None, generator_attention=())
+        config = replace(config, model=model)
+    else:
+        config = replace(config, **change)
+    step, reals = ready(config)
+    before = weights(step.g.network), weights(step.d.network)
+    scalars = step(0, reals)
+    assert all(torch.isfinite(value) for value in scalars.values())
+    assert any(moved(before[0], step.g.network))
+    assert any(moved(before[1], step.d.network))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cuda_takes_the_same_path(small_config, precision):
+    config = replace(whole(small_config), precision=precision)
+    found = {}
+    for device in ("cpu", "cuda"):
+        step = build(config, World(device=torch.device(device)))
+        loader = Loader(open_dataset(config.data), config.data, 0, torch.device(device))
+        reals = loader.batches(0, config.batch_size, 0, 1, step.d.microbatch)
+        found[device] = {k: v.cpu() for k, v in step(0, reals).items()}
+        loader.close()
+    rtol = 1e-2 if precision == "fp32" else 0.2
+    torch.testing.assert_close(found["cuda"], found["cpu"], rtol=rtol, atol=rtol)
+
+
+@pytest.mark.gpu
+def test_resume_on_cuda_continues_near_exactly(small_config, tmp_path):
+    """Not to the last bit: cuDNN may choose other algorithms, whose sums round otherwise."""
+    from biggan_sn.checkpoint import Checkpoints, load_tensors
+    from biggan_sn.training.trainer import Trainer
+
+    world = World(device=torch.device("cuda"))
+    for folder, ends in (("straight", (6,)), ("stopped", (2, 4, 6))):
+        for steps in ends:
+            Trainer(replace(small_config, steps=steps), tmp_path / folder, world).run()
+    found = [
+        load_tensors(Checkpoints(tmp_path / folder / "checkpoints").newest(), "ema")
+        for folder in ("straight", "stopped")
+    ]
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-3)
