@@ -95,7 +95,7 @@ class Trainer:
                 clock, last = time.monotonic(), self.step
             self._look(logs)
             score = self._evaluate(logs)
-            stopping = self.world.any(self._stop)
+            stopping = self._told_to_stop()
             if stopping or score is not None or self._due(self.config.checkpoint.every):
                 self._save(score)
             if stopping:
@@ -104,6 +104,13 @@ class Trainer:
     def _due(self, every: int) -> bool:
         """At every `every`-th step and at the last; never if `every` is 0."""
         return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
+
+    def _told_to_stop(self) -> bool:
+        """Whether any process was. Many processes ask one another only when they log, for asking
+        makes the host wait for the device."""
+        if self.world.ranks > 1 and not self._due(self.config.logs.every):
+            return False
+        return self.world.any(self._stop)
 
     def _greet(self, logs: Logs | None) -> None:
         if logs is None:

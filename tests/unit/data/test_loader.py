@@ -119,8 +119,8 @@ def test_batches_are_the_images_of_the_order(index, pictures):
 
 @pytest.mark.parametrize(
     ("ranks", "microbatch", "threads", "prefetch"),
-    [(1, 1, 1, 1), (1, 4, 3, 2), (2, 6, 2, 4), (2, 3, 1, 1), (3, 2, 2, 7), (4, 3, 2, 1), (12, 1, 1, 2)],
-)  # fmt: skip
+    [(1, 1, 1, 1), (1, 4, 3, 2), (2, 6, 2, 4), (2, 3, 1, 1), (3, 2, 2, 7), (4, 3, 2, 1)],
+)
 def test_batches_are_alike_however_they_are_cut(index, ranks, microbatch, threads, prefetch):
     whole = take(index, 4, flip=True, shift=2)
     cut = take(index, 4, ranks=ranks, microbatch=microbatch, threads=threads, prefetch=prefetch,
@@ -324,7 +324,7 @@ def test_pngs_of_every_mode(tmp_path, write_shards, mode):
 def test_png_of_16_bits(tmp_path, write_shards):
     # Pillow would make everything above 255 of 65535 white.
     grey = np.linspace(0, 65535, SIDE**2).astype(np.uint16).reshape(SIDE, SIDE)
-    with pytest.raises(ShardError, match="cannot be decoded .16 bits"):
+    with pytest.raises(ShardError, match=r"cannot be decoded \(16 bits"):
         read(tmp_path, write_shards, saved(Image.fromarray(grey), "PNG"))
 
 
@@ -396,12 +396,12 @@ def test_shard_that_shrinks_under_a_run(tmp_path, write_shards, encode, pictures
     reader = Reader(index, SIDE)
     with (tmp_path / "bad" / "0007.tar").open("r+b") as file:
         file.truncate(index.offset[9] + 100)
-    with pytest.raises(ShardError, match=rf"0007.tar, image .* 100 of {index.size[9]} bytes"):
+    with pytest.raises(ShardError, match=rf"0007\.tar, image .*100 of {index.size[9]} bytes"):
         reader.read_into(9, np.zeros((SIDE, SIDE, 3), np.uint8))
     reader.close()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(data=st.data(), form=st.sampled_from(("PNG", "JPEG")))
 def test_random_damage_to_an_image(tmp_path_factory, write_shards, encode, data, form):
     """A JPEG has no checksum, so what is decoded may be wrong, but it is an image or an error."""
@@ -409,9 +409,8 @@ def test_random_damage_to_an_image(tmp_path_factory, write_shards, encode, data,
     places = st.tuples(st.integers(0, len(file) - 1), st.integers(0, 255))
     for where, value in data.draw(st.lists(places, min_size=1, max_size=6)):
         file[where] = value
-    folder = tmp_path_factory.getbasetemp() / "mutated"
     try:
-        pixels = read(folder, lambda _, files: write_shards(folder, files), bytes(file))
+        pixels = read(tmp_path_factory.getbasetemp(), write_shards, bytes(file))
     except ShardError:
         return
     if form == "PNG":
