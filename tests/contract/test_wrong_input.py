@@ -1,0 +1,531 @@
+"""Wrong input: exit code 2, one line that names what is wrong, and nothing left behind.
+
+All goes through the real entry point. Mistakes in a config must be found before torch is imported,
+for that takes seconds, and longer on a shared disk.
+"""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from biggan_sn.cli import main
+from biggan_sn.data.shards import build_index, save_index
+from data_tools.make_shards import write_shards
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Arguments of a verb, a word that the message must hold, and what they need around them."""
+
+    arguments: tuple[str, ...]
+    names: str
+    file: bytes | None = None  # content of the config "{config}"
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def train(*options, names, **around):
+    return Mistake(("train", "--run_dir", "{run}", *options), names, **around)
+
+
+def in_file(text, names):
+    text = text if isinstance(text, bytes) else text.encode()
+    return train("--config", "{config}", names=names, file=text)
+
+
+# Mistakes that are found without importing torch.
+EARLY = {
+    "unknown verb": Mistake(("trian",), "trian"),
+    "unknown option before the verb": Mistake(("--fast", "train"), "--fast"),
+    "no run_dir": Mistake(("train",), "run_dir"),
+    "run_dir without value": Mistake(("train", "--run_dir"), "--run_dir"),
+    "stray word": train("now", names="now"),
+    "unknown option": train("--data.resolutoin", "64", names="--data.resolution"),
+    "unknown option with =": train("--data.resolutoin=64", names="--data.resolutoin"),
+    "resolution 100": train("--data.resolution", "100", names="data.resolution"),
+    "word for a number": train("--data.resolution", "big", names="data.resolution"),
+    "broken number": train("--steps", "1.5", names="steps"),
+    "word for a truth value": train("--data.flip", "maybe", names="data.flip"),
+    "steps 0": train("--steps", "0", names="steps"),
+    "negative lr": train("--generator.lr=-1", names="generator"),
+    "nan": train("--generator.lr", "nan", names="generator.lr"),
+    "one beta": train("--discriminator.betas", "[0.5]", names="discriminator.betas"),
+    "beta 1": train("--discriminator.betas", "[0, 1]", names="betas"),
+    "precision": train("--precision", "fp8", names="fp8"),
+    "negative seed": train("--seed=-1", names="seed"),
+    "negative weight": train("--penalties", "{gp: -1}", names="penalties.gp"),
+    "word for a list": train("--lipschitz.generator", "no", names="lipschitz.generator"),
+    "attention of G": train("--model.generator_attention", "[7]", names="resolution 7"),
+    "attention of D": train("--model.discriminator_attention", "[128]", names="resolution 128"),
+    "odd microbatch": train("--discriminator.microbatch", "3", names="discriminator.microbatch 3"),
+    "odd ranks": train(
+        "--batch_size", "10", names="batch_size 10", environment={"WORLD_SIZE": "4"}
+    ),
+    "no config": train("--config", "{run}.yaml", names="{run}.yaml"),
+    "config is a folder": train("--config", "{here}", names="{here}"),
+    "unknown key in a file": in_file("data: {resolutoin: 64}", names="data.resolutoin"),
+    "unknown section in a file": in_file("objektive: hinge", names="objektive"),
+    "resolution 100 in a file": in_file("data: {resolution: 100}", names="data.resolution"),
+    "wrong type in a file": in_file("steps: many", names="steps"),
+    "three betas in a file": in_file("generator: {betas: [0, 1, 2]}", names="generator.betas"),
+    "bench of what cannot be": Mistake(("bench", "--data.resolution", "100"), "data.resolution"),
+    "sample without a place to go": Mistake(("sample", "{run}"), "out"),
+    "word for a truncation": Mistake(
+        ("sample", "{run}", "--out", "{run}", "--truncation", "much"), "truncation"
+    ),
+    "evaluate without a checkpoint": Mistake(("evaluate",), "checkpoint"),
+    # ------------------------------------------------------------------ not yet as they should be
+    "broken YAML": in_file("data: {resolution: 64\nmodel: [", names="{config}"),
+    "empty YAML": in_file("", names="{config}"),
+    "a list for a config": in_file("- 1\n", names="{config}"),
+    "not even text": in_file(bytes(range(128, 256)), names="{config}"),
+    "number for a section": in_file("data: 3", names="data"),
+    "empty section": in_file("data:\n", names="{config}"),
+    "key given twice": in_file("seed: 1\nseed: 2\nbatch_size: -1", names="seed"),
+    "abbreviated option": train("--step", "3", "--seed=-1", names="--step"),
+    "word for WORLD_SIZE": train(names="WORLD_SIZE", environment={"WORLD_SIZE": "two"}),
+}
+KNOWN = {
+    "broken YAML": "the message does not name the file",
+    "empty YAML": "the message does not name the file",
+    "a list for a config": "the message does not name the file",
+    "not even text": "the message does not name the file",
+    "number for a section": "TypeError from jsonargparse",
+    "empty section": "the message does not name the file",
+    "key given twice": "YAML takes the last in silence",
+    "abbreviated option": "argparse takes the beginning of an option for it",
+    "word for WORLD_SIZE": "the message does not name the variable",
+}
+
+
+def cases(mistakes):
+    return [
+        pytest.param(
+            mistake,
+            id=name,
+            marks=pytest.mark.xfail(strict=True, reason=KNOWN[name]) if name in KNOWN else (),
+        )
+        for name, mistake in mistakes.items()
+    ]
+
+
+def filled(text, folder, **places):
+    places = {"run": folder / "run", "here": folder, "config": folder / "config.yaml", **places}
+    for name, place in places.items():
+        text = text.replace(f"{{{name}}}", str(place))
+    return text
+
+
+def listing(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def check(code, out, err, named):
+    """Exit code 2 and one line of error, which holds `named`."""
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("biggan-sn: error: ")
+    assert named in err
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def make(tmp_path, capsys, monkeypatch):
+    """Makes a mistake and checks what comes of it; no file may come or go."""
+
+    def make_(mistake, **places):
+        if mistake.file is not None:
+            (tmp_path / "config.yaml").write_bytes(mistake.file)
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in mistake.environment.items():
+            monkeypatch.setenv(name, value)
+        before = listing(tmp_path)
+        capsys.readouterr()
+        code = main([filled(argument, tmp_path, **places) for argument in mistake.arguments])
+        printed = capsys.readouterr()
+        check(code, printed.out, printed.err, filled(mistake.names, tmp_path, **places))
+        assert listing(tmp_path) == before
+
+    return make_
+
+
+@pytest.mark.parametrize("mistake", cases(EARLY))
+def test_mistakes_of_arguments_and_configs(make, mistake):
+    make(mistake)
+
+
+def test_rank_is_named(make, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert main(["train", "--run_dir", str(tmp_path / "run"), "--batch_size", "4"]) == 2
+    assert "error: rank 3: batch_size 4" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------- without torch
+
+SCRIPT = """
+import json, os, sys
+from biggan_sn.cli import main
+for name, arguments, environment in json.load(sys.stdin):
+    os.environ.update(environment)
+    try:
+        main(arguments)
+    except (Exception, SystemExit):
+        pass  # only what it imports counts here
+    for variable in environment:
+        del os.environ[variable]
+    loaded = [module for module in ("torch", "accelerate") if module in sys.modules]
+    if loaded:
+        sys.exit(f"{name}: imported {loaded}")
+"""
+
+
+def test_help_and_mistakes_of_configs_need_no_torch(tmp_path):
+    """All in one process: the first that imports torch is named."""
+    inputs = [(f"help of {verb}", [verb, "--help"], {}) for verb in ("train", "sample", "bench")]
+    inputs += [("help", ["--help"], {}), ("no arguments", [], {}), ("version", ["--version"], {})]
+    for number, (name, mistake) in enumerate(EARLY.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if mistake.file is not None:
+            (folder / "config.yaml").write_bytes(mistake.file)
+        arguments = [filled(argument, folder) for argument in mistake.arguments]
+        inputs.append((name, arguments, mistake.environment))
+    script = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps(inputs),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert script.returncode == 0, script.stderr
+
+
+def program(*arguments):
+    """`python -m biggan_sn` with a record of all it imports: code, output, errors, modules."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "biggan_sn", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    imported = {line.split("|")[2].strip() for line in lines if line.startswith("import time:")}
+    errors = "\n".join(line for line in lines if not line.startswith("import time:"))
+    assert "biggan_sn.config" in imported
+    return done.returncode, done.stdout, errors, imported
+
+
+def test_the_program_helps(tmp_path):
+    code, out, err, imported = program("--help")
+    assert (code, err) == (0, "")
+    assert all(verb in out for verb in ("train", "sample", "sweep", "evaluate", "bench"))
+    assert "torch" not in imported
+
+
+def test_the_program_refuses(tmp_path):
+    run = tmp_path / "run"
+    code, out, err, imported = program("train", "--run_dir", str(run), "--data.resolution", "100")
+    check(code, out, err, "data.resolution")
+    assert "torch" not in imported
+    assert not run.exists()
+
+
+# ----------------------------------------------------------------- what takes torch or the data
+
+SMALL = (
+    *("--data.path", "{data}", "--data.resolution", "32", "--data.num_classes", "2"),
+    *("--model.channels", "2", "--model.z_dim", "8", "--model.shared_dim", "4"),
+    *("--batch_size", "4", "--d_steps", "1", "--monitor.every", "1", "--logs.images", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Shards of eight images of two classes."""
+
+    def samples():
+        for number in range(8):
+            out = io.BytesIO()
+            Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(out, "PNG")
+            yield out.getvalue(), "png", number % 2
+
+    folder = tmp_path_factory.mktemp("data") / "reds"
+    write_shards(samples(), 8, folder, 4, ("even", "odd"))
+    return folder
+
+
+LATE = {
+    "objective": train("--objective", "hing", names="'hinge'"),
+    "architecture": train("--model.name", "bigan", names="'biggan'"),
+    "penalty": train("--penalties", "{r9: 1}", names="'r9'"),
+    "regularizer": train("--regularizers", "{ortho: 1}", names="'orthogonal'"),
+    "constraint": train("--lipschitz.generator", "[spectral]", names="'spectral_norm'"),
+    "initialization": train("--model.initialization", "orthogonl", names="'orthogonal'"),
+    "z_dim in unequal parts": train("--model.z_dim", "7", names="z_dim 7"),
+    "no data.path": train(names="data.path"),
+    "no such data": train("--data.path", "{here}/none", names="{here}/none"),
+    "no index": train("--data.path", "{here}", names="{here}/index.npz"),
+    "num_classes": train(*SMALL, "--data.num_classes", "3", names="data.num_classes"),
+    "resolution of the data": train(
+        *SMALL, "--data.resolution", "64", "--model.z_dim", "10", names="data.resolution"
+    ),
+    "bench of nothing": Mistake(("bench", "--rounds", "0"), "--rounds"),
+    "bench of an unknown field": Mistake(("bench", "--against", "objektive=wgan"), "objektive"),
+    "no checkpoint to sample": Mistake(("sample", "{here}", "--out", "{run}"), "{here}"),
+    "no checkpoint to sweep": Mistake(("sweep", "{run}", "--out", "{run}"), "{run}"),
+    "no checkpoint to evaluate": Mistake(("evaluate", "{run}"), "{run}"),
+    "judge": train(*SMALL, "--evaluation.judge", "me", "--evaluation.every", "1", names="'me'"),
+    "judge of other data": train(*SMALL, "--evaluation.every", "1", names="'digits'"),
+    "run_dir is a file": train(*SMALL, "--run_dir", "{config}", names="{config}", file=b"mine"),
+}
+KNOWN |= {
+    "run_dir is a file": "FileExistsError",
+}
+
+
+@pytest.mark.parametrize("mistake", cases(LATE))
+def test_mistakes_of_names_and_data(make, mistake, data):
+    make(mistake, data=data)
+
+
+def test_damaged_shard_stops_training(make, tmp_path, data):
+    bad = tmp_path / "bad"
+    shutil.copytree(data, bad)
+    shard = bad / "000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    make(train(*SMALL, names=str(shard)), data=bad)
+
+
+# ------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, data):
+    """A run of one step, and its checkpoint."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    small = [filled(argument, folder, data=data) for argument in SMALL]
+    assert main(["train", "--run_dir", str(folder), *small, "--steps", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of the run, to damage."""
+    shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+STEP = "checkpoints/step_00000001"
+GO_ON = ("train", "--run_dir", "{run}", "--steps", "2")
+SAMPLE = ("sample", "{run}", "--out", "{here}/samples.png")
+EVALUATE = ("evaluate", "{run}")
+
+
+def test_the_run_is_good(run, tmp_path):
+    """Without damage, none of these is refused: the mistakes below are what is."""
+    assert main([filled(argument, tmp_path) for argument in (*SAMPLE, "--per_class", "1")]) == 0
+    assert main([filled(argument, tmp_path) for argument in GO_ON]) == 0
+
+
+@pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
+@pytest.mark.parametrize("text", [b"", b"{", b'{"version": 1', bytes(200), b"\xff\xfe"], ids=repr)
+def test_corrupt_state(make, run, verb, text):
+    (run / STEP / "state.json").write_bytes(text)
+    make(Mistake(verb, f"{STEP}/state.json: cannot be read"))
+
+
+@pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_foreign_version(make, run, verb, version):
+    state = json.loads((run / STEP / "state.json").read_text())
+    (run / STEP / "state.json").write_text(json.dumps({**state, "version": version}))
+    make(Mistake(verb, f"{STEP}: checkpoint version {version}"))
+
+
+@pytest.mark.xfail(strict=True, reason="AttributeError: a list has no version")
+def test_state_is_a_list(make, run):
+    (run / STEP / "state.json").write_text("[]")
+    make(Mistake(SAMPLE, f"{STEP}/state.json"))
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="KeyError"))
+        for name in ("step", "position", "data")
+    ],
+)
+def test_incomplete_state(make, run, missing):
+    state = json.loads((run / STEP / "state.json").read_text())
+    del state[missing]
+    (run / STEP / "state.json").write_text(json.dumps(state))
+    make(Mistake(GO_ON, STEP))
+
+
+def test_config_of_a_checkpoint_from_the_future(make, run):
+    state = json.loads((run / STEP / "state.json").read_text())
+    state["config"]["model"]["transformer"] = True
+    (run / STEP / "state.json").write_text(json.dumps(state))
+    make(Mistake(SAMPLE, "transformer"))
+
+
+TENSORS = ("generator", "discriminator", "ema", "generator_optimizer", "discriminator_optimizer",
+           "spectra")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("damage", ["cut", "cut in the header", "garbage", "empty", "missing"])
+def test_damaged_tensors(make, run, name, damage):
+    path = run / STEP / f"{name}.safetensors"
+    whole = path.read_bytes()
+    damages = {"cut": whole[:-1], "cut in the header": whole[:50], "garbage": b"\xff" * 500,
+               "empty": b""}  # fmt: skip
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(damages[damage])
+    make(Mistake(GO_ON, f"{STEP}/{name}.safetensors: cannot be read"))
+    if name == "ema":
+        make(Mistake(SAMPLE, f"{STEP}/{name}.safetensors: cannot be read"))
+
+
+OF_OTHERS = {
+    "generator_optimizer": "the message does not name the file",
+    "discriminator_optimizer": "the message does not name the file",
+    "spectra": "KeyError",
+}
+WITHOUT_ONE = {
+    "generator_optimizer": "KeyError in the first step",
+    "discriminator_optimizer": "KeyError in the first step",
+    "spectra": "KeyError",
+}
+
+
+def tensors(known):
+    return [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=known[name]))
+        if name in known
+        else name
+        for name in TENSORS
+    ]
+
+
+@pytest.mark.parametrize("name", tensors(OF_OTHERS))
+def test_tensors_of_another_network(make, run, name):
+    other = "generator" if name == "discriminator" else "discriminator"
+    shutil.copy(run / STEP / f"{other}.safetensors", run / STEP / f"{name}.safetensors")
+    make(Mistake(GO_ON, f"{STEP}/{name}.safetensors"))
+    if name == "ema":
+        make(Mistake(SAMPLE, f"{STEP}/{name}.safetensors: not of this network"))
+
+
+@pytest.mark.parametrize("name", tensors(WITHOUT_ONE))
+def test_one_tensor_is_missing(make, run, name):
+    path = run / STEP / f"{name}.safetensors"
+    kept = load_file(path)
+    kept.pop(sorted(kept)[0])
+    save_file(kept, path)
+    make(Mistake(GO_ON, f"{STEP}/{name}.safetensors"))
+
+
+def test_tensors_of_a_wider_network(make, run):
+    path = run / STEP / "ema.safetensors"
+    wider = {name: tensor.repeat_interleave(2, 0) if tensor.dim() else tensor
+             for name, tensor in load_file(path).items()}  # fmt: skip
+    save_file(wider, path)
+    for verb in (GO_ON, SAMPLE):
+        make(Mistake(verb, f"{STEP}/ema.safetensors: not of this network"))
+
+
+def test_nothing_is_unpickled_in_the_place_of_tensors(make, run):
+    import torch
+
+    torch.save({"weight": np.zeros(3)}, run / STEP / "ema.safetensors")
+    make(Mistake(SAMPLE, f"{STEP}/ema.safetensors: cannot be read"))
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--seed", "1"), "seed: 0 -> 1"),
+        (("--config", "{config}"), "model.channels: 2 -> 96"),
+        (("--steps", "0"), "steps"),
+    ],
+)
+def test_a_run_goes_on_as_itself(make, run, options, names):
+    make(Mistake(("train", "--run_dir", "{run}", *options), names, file=b"seed: 0\n"))
+
+
+def test_a_run_is_not_shortened(make, run):
+    state = json.loads((run / STEP / "state.json").read_text())
+    (run / STEP / "state.json").write_text(json.dumps({**state, "step": 5}))
+    make(Mistake(GO_ON, f"{STEP} is past the end: steps is 2"))
+
+
+def test_a_run_goes_on_with_its_own_data(make, run, data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    (other / "000001.tar").unlink()
+    save_index(build_index(other, ("even", "odd")))
+    make(Mistake((*GO_ON, "--data.path", "{here}/other"), "{here}/other"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param("data: [", marks=pytest.mark.xfail(strict=True, reason="file not named")),
+        "data: {resolutoin: 32}",
+    ],
+)
+def test_damaged_config_of_a_run(make, run, config):
+    (run / "config.yaml").write_text(config)
+    names = "{run}/config.yaml" if "[" in config else "resolutoin"
+    make(Mistake(GO_ON, names))
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--classes", "0", "2"), "2 is out of range"),
+        (("--classes=-1",), "-1"),
+        (("--truncation=-1",), "truncation"),
+        (("--mode", "clmap"), "'clamp'"),
+        (("--device", "toaster"), "'toaster'"),
+        (("--per_class", "0"), "--per_class"),
+        (("--standing_statistics=-1",), "standing_statistics"),
+        (("--seed=-1",), "seed"),
+        (("--checkpoint", "{run}"), "--checkpoint"),
+    ],
+)
+def test_mistakes_of_sampling(make, run, options, names):
+    make(Mistake((*SAMPLE, *options), names))
+
+
+@pytest.mark.xfail(strict=True, reason="FileExistsError")
+@pytest.mark.parametrize("out", ["{config}/samples.png", "{config}"])
+def test_samples_that_have_no_place(make, run, out):
+    make(Mistake(("sample", "{run}", "--out", out, "--per_class", "1"), "{config}", file=b"mine"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "names"),
+    [
+        ("sweep", ("--out", "{here}/sweep", "--truncations", "1", "0"), "truncation"),
+        ("sweep", ("--out", "{here}/sweep", "--mode", "x"), "'x'"),
+        ("evaluate", ("--judge", "dogits"), "'digits'"),
+        ("evaluate", ("--samples", "0"), "--samples"),
+        ("evaluate", ("--judge", "digits"), "'digits'"),
+    ],
+)
+def test_mistakes_of_sweeps_and_scores(make, run, verb, options, names):
+    make(Mistake((verb, "{run}", *options), names))
