@@ -276,14 +276,24 @@ def test_links_and_devices(tmp_path, tar_bytes, kind):
 
 
 @pytest.mark.parametrize("size", [-1, -1024, 2**40, 2**62, 2**70])
-def test_impossible_size_in_a_header(tmp_path, tar_bytes, size):
-    # As base-256 numbers with a checksum that is right; tarfile itself would run in circles.
+@pytest.mark.parametrize(("name", "start"), [("a.jpg", 0), ("a.cls", 1024)])
+def test_impossible_size_in_a_header(tmp_path, tar_bytes, size, name, start):
+    # As base-256 numbers with a checksum that is right: tarfile would go backwards, or read all.
     data = bytearray(tar_bytes([IMAGE, LABEL, *OTHER]))
-    data[124:136] = (size % 256**12).to_bytes(12, "big")
-    data[124] = 0xFF if size < 0 else 0x80
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data[:512])
-    refused(write(tmp_path, data))
+    header = data[start : start + BLOCK]
+    header[124:136] = (size % 256**12).to_bytes(12, "big")
+    header[124] = 0xFF if size < 0 else 0x80
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[start : start + BLOCK] = header
+    refused(write(tmp_path, data), f"'{name}' is cut off")
+
+
+def test_nonsense_in_an_extended_header(tmp_path, tar_bytes):
+    info = tarfile.TarInfo()
+    info.pax_headers = {"GNU.sparse.size": "big"}
+    data = tar_bytes([("a.jpg", info), LABEL, *OTHER], tarfile.PAX_FORMAT)
+    refused(write(tmp_path, data), "not a readable tar")
 
 
 # --------------------------------------------------------------------------- labels and the folder
