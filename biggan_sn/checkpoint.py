@@ -128,9 +128,10 @@ def load_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((path / STATE_NAME).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / STATE_NAME}: cannot be read ({error})") from error
-    if state.get("version") != VERSION:
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
         raise CheckpointError(
-            f"{path}: checkpoint version {state.get('version')}, this package reads {VERSION}"
+            f"{path / STATE_NAME}: checkpoint version {version}, this package reads {VERSION}"
         )
     return state
 
@@ -161,6 +162,15 @@ def load_network(network: torch.nn.Module, path: Path, name: str, assign: bool =
         raise CheckpointError(
             f"{path / name}.safetensors: not of this network: {reason}"
         ) from error
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Writes a file, and its folder if need be, so that it is there whole or as it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    _write(unfinished, contents)
+    unfinished.replace(path)
+    _to_disk(path.parent)
 
 
 def _write(path: Path, contents: bytes) -> None:

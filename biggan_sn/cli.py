@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError, OSError) as error:
         rank = os.environ.get("RANK")
         where = f"rank {rank}: " if rank is not None else ""
         print(f"biggan-sn: error: {where}{' '.join(str(error).split())}", file=sys.stderr)
@@ -43,10 +43,13 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     arguments = _with_config_of_run(arguments)
+    for path in _values_of("--config", arguments):
+        _check_yaml(Path(path))
     try:
         parsed = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise ValueError(_with_suggestion(str(error), verbs)) from error
+    except (ArgumentError, TypeError) as error:
+        known = verbs.get(arguments[0], parser)
+        raise ValueError(_with_suggestion(str(error), arguments[0], known)) from error
     verb = parsed.subcommand
     return VERBS[verb][1](verbs[verb], parsed[verb])
 
@@ -57,27 +60,66 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         description="Trains class-conditional GANs and keeps their spectra in sight.",
         version=__version__,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(metavar="VERB", title="verbs")
     verbs = {}
     for name, (declare, _) in VERBS.items():
-        verbs[name] = ArgumentParser(description=declare.__doc__, exit_on_error=False)
+        verbs[name] = ArgumentParser(
+            description=declare.__doc__, exit_on_error=False, allow_abbrev=False
+        )
         declare(verbs[name])
         commands.add_subcommand(name, verbs[name], help=(declare.__doc__ or "").splitlines()[0])
     return parser, verbs
 
 
-def _with_suggestion(message: str, verbs: dict[str, ArgumentParser]) -> str:
+def _with_suggestion(message: str, verb: str, parser: ArgumentParser) -> str:
     """Adds the nearest known option to a complaint about an unknown one."""
-    for verb in verbs:  # "train.run_dir" is how the parser calls the --run_dir of train
-        message = message.replace(f"{verb}.", "")
-    known = [o for verb in verbs.values() for a in verb._actions for o in a.option_strings]
-    for word in message.split():
-        name = word.partition("=")[0]
-        if name.startswith("--") and name not in known:
-            near = get_close_matches(name, known, n=1)
-            return f"{message}; did you mean {near[0]}?" if near else message
-    return message
+    # The parser calls the --run_dir of train "train.run_dir", and the verb a subcommand.
+    message = message.replace(f"{verb}.", "").replace(f"Subcommand '{verb}'", verb)
+    words = message.split()
+    if words[:1] == ["unrecognized"]:
+        wrong = [word.partition("=")[0] for word in words if word.startswith("--")]
+    elif "does not accept" in message:
+        wrong = [f"--{words[-1].strip(chr(39))}"]
+    else:
+        wrong = []
+    known = [option for action in parser._actions for option in action.option_strings]
+    near = [match for word in wrong for match in get_close_matches(word, known, n=1, cutoff=0.7)]
+    return f"{message}; did you mean {near[0]}?" if near else message
+
+
+def _values_of(option: str, arguments: list[str]) -> list[str]:
+    """All values given to `option`, as `--option value` or `--option=value`."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    spread = [value for name, value in pairs if name == option and value]
+    return spread + [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]
+
+
+def _check_yaml(path: Path) -> None:
+    """What the parser would pass in silence, or complain of without naming the file."""
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{path}: a config is a list of `section: ...` or `name: value` lines")
+    _check_keys(root, path)
+    sections = {name for name, value in to_dict(Config()).items() if isinstance(value, dict)}
+    for key, value in root.value:
+        if key.value in sections and not isinstance(value, yaml.MappingNode):
+            raise ValueError(f"{path}: {key.value} is a section; give its fields, or leave it out")
+
+
+def _check_keys(node: yaml.MappingNode, path: Path) -> None:
+    seen = set()
+    for key, value in node.value:
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise ValueError(f"{path}, line {line}: {key.value!r} is there twice")
+        seen.add(key.value)
+        if isinstance(value, yaml.MappingNode):
+            _check_keys(value, path)
 
 
 # ------------------------------------------------------------------------------------------ train
@@ -96,22 +138,21 @@ def _declare_train(parser: ArgumentParser) -> None:
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:
     """A run that goes on without a --config goes on with its own."""
-    if arguments[0] != "train" or any(a.split("=")[0] == "--config" for a in arguments):
+    folders = _values_of("--run_dir", arguments)
+    if arguments[0] != "train" or not folders or _values_of("--config", arguments):
         return arguments
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--run_dir":
-            folder = value or "".join(arguments[position + 1 : position + 2])
-            if (stored := Path(folder) / CONFIG_NAME).is_file():
-                return ["train", "--config", str(stored), *arguments[1:]]
-    return arguments
+    stored = Path(folders[-1]) / CONFIG_NAME
+    return ["train", "--config", str(stored), *arguments[1:]] if stored.is_file() else arguments
 
 
 def _config(parser: ArgumentParser, parsed: Namespace) -> Config:
     """The config, with everything checked that needs no torch."""
     built = parser.instantiate(parsed)
     config = Config(**{field.name: built[field.name] for field in fields(Config)})
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdigit() or int(size) < 1:
+        raise ValueError(f"the environment variable WORLD_SIZE must be a number, got {size!r}")
+    ranks = int(size)
     config.microbatch("generator", ranks)
     config.microbatch("discriminator", ranks)
     model, resolution = config.model, config.data.resolution
@@ -125,12 +166,14 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
     folder: Path = parsed.run_dir
     stored = folder / CONFIG_NAME
     if stored.is_file():
+        _check_yaml(stored)
         before = _config(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
         if different := changes(before, config):
             raise ValueError(
                 f"{folder} holds a run with another config ({'; '.join(different)}); "
                 "a new run needs another --run_dir"
             )
+    from biggan_sn.checkpoint import write_whole
     from biggan_sn.training.build import check
     from biggan_sn.training.trainer import Trainer
     from biggan_sn.training.world import join, leave
@@ -140,8 +183,7 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
         check(config, world.ranks)
         trainer = Trainer(config, folder, world)
         if world.leads:
-            folder.mkdir(parents=True, exist_ok=True)
-            stored.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+            write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
         finished = trainer.run()
     finally:
         leave()

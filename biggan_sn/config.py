@@ -130,12 +130,13 @@ class PlayerConfig:
     eps: float = 1e-6
     microbatch: int = 0
 
-    def __post_init__(self) -> None:
-        _require_positive("generator/discriminator", self, "lr", "eps")
-        _require_not_negative("generator/discriminator", self, "microbatch")
+    def check(self, side: str) -> None:
+        """Raises ValueError, with the name of the side, if a value is impossible."""
+        _require_positive(side, self, "lr", "eps")
+        _require_not_negative(side, self, "microbatch")
         _require(
             all(0 <= beta < 1 for beta in self.betas),
-            f"generator/discriminator.betas must lie in [0, 1), got {self.betas}",
+            f"{side}.betas must lie in [0, 1), got {self.betas}",
         )
 
 
@@ -278,6 +279,8 @@ class Config:
             self.precision in PRECISIONS,
             f"precision must be one of {PRECISIONS}, got {self.precision!r}",
         )
+        self.generator.check("generator")
+        self.discriminator.check("discriminator")
         for section in ("penalties", "regularizers"):
             for name, weight in getattr(self, section).items():
                 _require(weight >= 0, f"{section}.{name} must be 0 or more, got {weight}")

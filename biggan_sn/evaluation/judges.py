@@ -48,6 +48,8 @@ def evaluate(
     assert isinstance(generator, Generator)
     fitting = fitting_judge(judge, generator.num_classes, generator.resolution)
     per_class = -(-samples // generator.num_classes)
+    if per_class < 2:
+        raise ValueError(f"{samples} samples are too few to score {generator.num_classes} classes")
     with torch.no_grad():
         images, labels = draw_classes(generator, range(generator.num_classes), per_class, sampling)
         return fitting.score(images, labels)

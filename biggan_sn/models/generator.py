@@ -44,7 +44,7 @@ class Generator(nn.Module):
         if z_dim % self.chunks:
             raise ValueError(
                 f"model.z_dim {z_dim} cannot be cut in {self.chunks} equal chunks; "
-                f"{z_dim - z_dim % self.chunks} or {z_dim + -z_dim % self.chunks} can"
+                f"{z_dim + -z_dim % self.chunks} can"
             )
         chunk = z_dim // self.chunks
         make_map: Callable[[int], nn.Module] = partial(nn.Embedding, num_classes)

@@ -60,7 +60,13 @@ class SpectrumMonitor:
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restores what `state` gave."""
-        for basis, (short, layer) in zip(self._triplets.bases, self._weights, strict=True):
-            basis.copy_(state[f"{short}/{layer}"])
+        """Restores what `state` gave.
+
+        Raises:
+            ValueError: it is that of other networks.
+        """
+        for name, basis in self.state().items():
+            if name not in state or state[name].shape != basis.shape:
+                raise ValueError(f"not the spectra of these networks: {name!r}")
+            basis.copy_(state[name])
         self._triplets.cold = False

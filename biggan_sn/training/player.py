@@ -110,14 +110,27 @@ class Player:
         for key, value in state.items():
             name, _, slot = key.rpartition("/")
             slots.setdefault(name, {})[slot] = value
-        if unknown := sorted(set(slots) - set(parameters)):
-            raise ValueError(f"optimizer state of an unknown parameter {unknown[0]!r}")
+        trainable = set(self.trainable)
+        mine = {name for name, parameter in parameters.items() if parameter in trainable}
+        if different := sorted(mine ^ set(slots)):
+            raise ValueError(f"not the optimizer state of this network: {different[0]!r}")
         for name, values in slots.items():
             like = parameters[name]
+            if {slot: value.shape for slot, value in values.items()} != _shapes(like):
+                raise ValueError(f"not the optimizer state of this network: {name!r}")
             self.optimizer.state[like] = {
                 slot: _laid_out_like(like, value) if value.shape == like.shape else value.clone()
                 for slot, value in values.items()
             }
+
+
+def _shapes(parameter: Tensor) -> dict[str, torch.Size]:
+    """What Adam keeps for a parameter."""
+    return {
+        "step": torch.Size(),
+        "exp_avg": parameter.shape,
+        "exp_avg_sq": parameter.shape,
+    }
 
 
 def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:

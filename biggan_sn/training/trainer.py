@@ -179,19 +179,29 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         state = load_state(path)
-        if state["data"] != self.index.fingerprint:
+        step, position, data = (state.get(name) for name in ("step", "position", "data"))
+        if not isinstance(step, int) or not isinstance(position, int):
+            raise CheckpointError(f"{path}: its state lacks the step or the position")
+        if data != self.index.fingerprint:
             raise CheckpointError(
                 f"{path}: the run was trained on other shards than those of {self.index.root}"
             )
-        if state["step"] > self.config.steps:
+        if step > self.config.steps:
             raise CheckpointError(f"{path} is past the end: steps is {self.config.steps}")
         load_network(self.play.g.network, path, "generator")
         load_network(self.play.d.network, path, "discriminator")
         load_network(self.play.ema.network, path, "ema")
-        self.play.g.load_state(load_tensors(path, "generator_optimizer"))
-        self.play.d.load_state(load_tensors(path, "discriminator_optimizer"))
-        self.monitor.load_state(load_tensors(path, "spectra"))
-        self.step, self.position = state["step"], state["position"]
+        for name, load in (
+            ("generator_optimizer", self.play.g.load_state),
+            ("discriminator_optimizer", self.play.d.load_state),
+            ("spectra", self.monitor.load_state),
+        ):
+            tensors = load_tensors(path, name)
+            try:
+                load(tensors)
+            except ValueError as error:
+                raise CheckpointError(f"{path / name}.safetensors: {error}") from error
+        self.step, self.position = step, position
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:

@@ -104,7 +104,7 @@ def test_attention_is_built_where_asked():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"z_dim": 9}, "z_dim 9 cannot be cut in 4 equal chunks; 8 or 12 can"),
+        ({"z_dim": 9}, "z_dim 9 cannot be cut in 4 equal chunks; 12 can"),
         ({"shared_dim": 0, "hierarchical_z": True}, "needs model.shared_dim"),
         ({"name": "bigan"}, "did you mean 'biggan'"),
         ({"initialization": "othogonal"}, "did you mean 'orthogonal'"),
