@@ -18,7 +18,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn import __version__
-from biggan_sn.config import Config, changes, to_dict
+from biggan_sn.config import Config
+from biggan_sn.config_io import changes, check_yaml, to_dict
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 
 CONFIG_NAME = "config.yaml"
@@ -44,7 +45,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     arguments = _with_config_of_run(arguments)
     for path in _values_of("--config", arguments):
-        _check_yaml(Path(path))
+        check_yaml(Path(path))
     try:
         parsed = parser.parse_args(arguments)
     except (ArgumentError, TypeError) as error:
@@ -96,32 +97,6 @@ def _values_of(option: str, arguments: list[str]) -> list[str]:
     return spread + [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]
 
 
-def _check_yaml(path: Path) -> None:
-    """What the parser would pass in silence, or complain of without naming the file."""
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path}: a config is a list of `section: ...` or `name: value` lines")
-    _check_keys(root, path)
-    sections = {name for name, value in to_dict(Config()).items() if isinstance(value, dict)}
-    for key, value in root.value:
-        if key.value in sections and not isinstance(value, yaml.MappingNode):
-            raise ValueError(f"{path}: {key.value} is a section; give its fields, or leave it out")
-
-
-def _check_keys(node: yaml.MappingNode, path: Path) -> None:
-    seen = set()
-    for key, value in node.value:
-        if key.value in seen:
-            line = key.start_mark.line + 1
-            raise ValueError(f"{path}, line {line}: {key.value!r} is there twice")
-        seen.add(key.value)
-        if isinstance(value, yaml.MappingNode):
-            _check_keys(value, path)
-
-
 # ------------------------------------------------------------------------------------------ train
 
 
@@ -166,7 +141,7 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
     folder: Path = parsed.run_dir
     stored = folder / CONFIG_NAME
     if stored.is_file():
-        _check_yaml(stored)
+        check_yaml(stored)
         before = _config(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
         if different := changes(before, config):
             raise ValueError(

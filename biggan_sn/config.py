@@ -5,8 +5,7 @@ A section is a component; its fields are that component's knobs. Defaults are th
 other defaults of that section.
 """
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("fp32", "bf16")
@@ -304,71 +303,3 @@ class Config:
             f"{side}.microbatch {microbatch}",
         )
         return microbatch
-
-
-# What may change when a run goes on; all else is part of what the run is.
-FREE_TO_CHANGE = (
-    "steps",
-    "data.path",
-    "data.threads",
-    "data.prefetch",
-    "generator.microbatch",
-    "discriminator.microbatch",
-    "monitor.every",
-    "checkpoint",
-    "evaluation",
-    "logs",
-)
-
-
-def changes(before: Config, after: Config) -> list[str]:
-    """What differs between two configs of one run that must not, as `section.field: old -> new`."""
-    old, new = _flat(to_dict(before)), _flat(to_dict(after))
-    return [
-        f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-        and not any(f"{name}.".startswith(f"{free}.") for free in FREE_TO_CHANGE)
-    ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The config as plain nested dictionaries, lists and scalars, ready for JSON or YAML."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-    result: dict[str, Any] = plain(asdict(config))
-    return result
-
-
-def from_dict(values: dict[str, Any], schema: type = Config) -> Any:
-    """The config that `to_dict` wrote. Fields that are absent take their default.
-
-    Raises:
-        ValueError: a field that this version does not know, or an impossible value.
-    """
-    known = {item.name: item for item in fields(schema)}
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"unknown field {unknown[0]!r} in {schema.__name__}")
-    default = schema()
-    built = {}
-    for name, value in values.items():
-        standard = getattr(default, name)
-        if is_dataclass(standard) and not isinstance(standard, type):
-            built[name] = from_dict({**asdict(standard), **value}, type(standard))
-        else:
-            built[name] = tuple(value) if isinstance(value, list) else value
-    return schema(**built)

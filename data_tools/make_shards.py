@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from biggan_sn.config import RESOLUTIONS
 from biggan_sn.data.digits import Digits, load_digits
-from biggan_sn.data.shards import ShardIndex, build_index, save_index
+from biggan_sn.data.shards import ShardIndex, build_index, save_index, stored_classes
 from biggan_sn.positions import permutation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+HIDDEN = (".", "__MACOSX")  # folders that programs leave beside those of a person
 Sample = tuple[bytes, str, int]  # encoded image, its extension, its label
 
 
@@ -55,8 +56,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     digits.set_defaults(run=_from_digits)
     index = commands.add_parser("index", help="index shards that are there already")
     index.add_argument("out", type=Path, help="folder of .tar shards")
-    index.set_defaults(run=lambda parsed: _report(build_index(parsed.out)))
+    index.set_defaults(run=_index)
     return parser.parse_args(arguments)
+
+
+def _index(parsed: argparse.Namespace) -> None:
+    _report(build_index(parsed.out, stored_classes(parsed.out)))
 
 
 def _from_folder(parsed: argparse.Namespace) -> None:
@@ -79,7 +84,7 @@ def find_images(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     """
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(HIDDEN))
     if len(folders) < 2:
         names = ", ".join(folder.name for folder in folders) or "no folder"
         raise ValueError(
@@ -101,13 +106,22 @@ def _encode(path: Path, resolution: int, extension: str, quality: int) -> bytes:
         with Image.open(path) as opened:
             if opened.mode.startswith(("I", "F")):  # Pillow would cut all above 255 off
                 raise ValueError(f"more than 8 bits of grey, mode {opened.mode}")
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            image = _opaque(ImageOps.exif_transpose(opened))
     except Exception as error:  # Pillow raises whatever its parsers trip over
         raise ValueError(f"{path}: not a readable image ({error})") from error
     size = (resolution, resolution)
     reducing = min(image.size) >= resolution
     filter_ = Image.Resampling.BOX if reducing else Image.Resampling.BICUBIC
     return _to_bytes(ImageOps.fit(image, size, filter_), extension, quality)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """RGB, what is transparent on white: the colour behind it is anything."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _to_bytes(image: Image.Image, extension: str, quality: int = 95) -> bytes:

@@ -11,5 +11,6 @@ say mypy && mypy
 say import-linter && lint-imports --no-logo 
 say shellcheck && git ls-files '*.sh' '*.sbatch' .ci/run | xargs shellcheck -x
 say pytest
-export OMP_NUM_THREADS=1 # one process per core, one thread each
-exec python -m pytest -n "$(nproc)" --dist worksteal "$@"
+cores=$(nproc)             # asked before the next line, which nproc heeds
+export OMP_NUM_THREADS=1   # one process per core, one thread each
+exec python -m pytest -n "$cores" --dist worksteal "$@"

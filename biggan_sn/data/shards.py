@@ -81,7 +81,7 @@ def build_index(root: Path, classes: tuple[str, ...] = ()) -> ShardIndex:
     scans = [scan_shard(path) for path in paths]
     rows = [(i, *row) for i, scan in enumerate(scans) for row in scan]
     shard, offset, size, label = np.array(rows, dtype=np.int64).T.copy()
-    classes = classes or tuple(str(i) for i in range(int(label.max()) + 1))
+    classes = classes or _numbers(int(label.max()) + 1)
     if (wrong := np.flatnonzero((label < 0) | (label >= len(classes)))).size:
         path = paths[shard[wrong[0]]]
         raise ShardError(
@@ -224,10 +224,31 @@ def load_index(root: Path) -> ShardIndex:
     Raises:
         ShardError: no folder, no index, an index of another version or of other shards.
     """
-    path = root / INDEX_NAME
     remedy = f"write it with: python -m data_tools.make_shards index {root}"
     if not root.is_dir():
         raise ShardError(f"{root}: no such folder of shards")
+    index = _read_index(root, remedy)
+    _check_shards(root, dict(zip(index.names, index.sizes, strict=True)), remedy)
+    return index
+
+
+def stored_classes(root: Path) -> tuple[str, ...]:
+    """The names of the classes in the index of `root`; none where there are only numbers, or no
+    readable index."""
+    try:
+        classes = _read_index(root, "").classes
+    except ShardError:
+        return ()
+    return () if classes == _numbers(len(classes)) else classes
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    """The names of classes that have none."""
+    return tuple(str(number) for number in range(count))
+
+
+def _read_index(root: Path, remedy: str) -> ShardIndex:
+    path = root / INDEX_NAME
     if not path.is_file():
         raise ShardError(f"{path}: no index; {remedy}")
     try:
@@ -243,7 +264,6 @@ def load_index(root: Path) -> ShardIndex:
         raise ShardError(f"{path}: index version {version}, not {INDEX_VERSION}; {remedy}")
     if not whole:
         raise ShardError(f"{path}: not a readable index (its fingerprint is wrong); {remedy}")
-    _check_shards(root, dict(zip(names, sizes, strict=True)), remedy)
     return ShardIndex(root, names, sizes, classes, **arrays, fingerprint=meta["fingerprint"])
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from biggan_sn.checkpoint import CheckpointError, load_network, load_state
-from biggan_sn.config import Config, from_dict
+from biggan_sn.config import Config
+from biggan_sn.config_io import from_dict
 from biggan_sn.data.loader import to_pixels
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.models.generator import Generator

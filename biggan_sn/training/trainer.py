@@ -17,7 +17,8 @@ from biggan_sn.checkpoint import (
     load_state,
     load_tensors,
 )
-from biggan_sn.config import Config, to_dict
+from biggan_sn.config import Config
+from biggan_sn.config_io import to_dict
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.evaluation.judges import evaluate
 from biggan_sn.evaluation.pictures import grid

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from biggan_sn.cli import VERBS, _config, _parser
-from biggan_sn.config import Config, from_dict, to_dict
+from biggan_sn.config import Config
+from biggan_sn.config_io import from_dict, to_dict
 from biggan_sn.training.build import check
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

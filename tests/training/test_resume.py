@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_tensors
-from biggan_sn.config import CheckpointConfig, to_dict
+from biggan_sn.config import CheckpointConfig
+from biggan_sn.config_io import to_dict
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 

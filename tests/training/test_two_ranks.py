@@ -77,7 +77,7 @@ def launch(config_path, folder, launcher):
 def test_accelerate_launches_two_processes_that_train_one_run(small_config, tmp_path):
     import yaml
 
-    from biggan_sn.config import to_dict
+    from biggan_sn.config_io import to_dict
 
     given = tmp_path / "given.yaml"
     side = PlayerConfig(lr=1e-3)

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import yaml
 
-import biggan_sn.config as config_module
+from biggan_sn import config_io
 from biggan_sn.cli import main
 from biggan_sn.config import (
     CheckpointConfig,
@@ -19,10 +19,8 @@ from biggan_sn.config import (
     ModelConfig,
     MonitorConfig,
     PlayerConfig,
-    changes,
-    from_dict,
-    to_dict,
 )
+from biggan_sn.config_io import changes, from_dict, to_dict
 
 SECTIONS = {field.name for field in fields(Config) if is_dataclass(getattr(Config(), field.name))}
 
@@ -211,6 +209,6 @@ def test_nothing_changed():
 
 def test_free_to_change_is_by_whole_names(monkeypatch):
     # That `data` is free must not free a `data_order`.
-    monkeypatch.setattr(config_module, "FREE_TO_CHANGE", ("d", "monitor.val", "ema"))
+    monkeypatch.setattr(config_io, "FREE_TO_CHANGE", ("d", "monitor.val", "ema"))
     after = replace(Config(), d_steps=1, monitor=MonitorConfig(values=1), ema=EMAConfig(0.5))
     assert changes(Config(), after) == ["d_steps: 2 -> 1", "monitor.values: 3 -> 1"]

@@ -365,3 +365,29 @@ def test_index_on_what_are_no_shards(tmp_path, capsys, damage):
     named = shard if damage == "cut" else tmp_path
     refused(capsys, f"error: {named}: ", "index", tmp_path)
     assert "index.npz" not in files(tmp_path)
+
+
+def test_indexing_again_keeps_the_names_of_the_classes(tree, tmp_path):
+    out = tmp_path / "out"
+    made(tree, out)
+    assert run("index", out) == 0
+    assert load_index(out).classes == CLASSES
+    (out / "index.npz").unlink()
+    assert run("index", out) == 0
+    assert load_index(out).classes == ("0", "1", "2")
+
+
+def test_folders_that_programs_leave_are_no_classes(tree):
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (tree / name).mkdir()
+        plain((0, 0, 0)).save(tree / name / "image.png")
+    assert find_images(tree)[1] == CLASSES
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
+    for name, alpha in (("clear", 0), ("opaque", 255)):
+        (tmp_path / name).mkdir()
+        Image.new("RGBA", (SIDE, SIDE), (255, 0, 0, alpha)).save(tmp_path / name / "image.png")
+    index = made(tmp_path, tmp_path / "out", "--format", "png")
+    for picture, label in zip(pictures(index), index.label, strict=True):
+        assert (picture == ((255, 255, 255), (255, 0, 0))[label]).all()

@@ -1,0 +1,106 @@
+"""Configs outside the program: as dictionaries, as YAML, and compared with one another."""
+
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from biggan_sn.config import Config
+
+# What may change when a run goes on; all else is part of what the run is.
+FREE_TO_CHANGE = (
+    "steps",
+    "data.path",
+    "data.threads",
+    "data.prefetch",
+    "generator.microbatch",
+    "discriminator.microbatch",
+    "monitor.every",
+    "checkpoint",
+    "evaluation",
+    "logs",
+)
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """What differs between two configs of one run that must not, as `section.field: old -> new`."""
+    old, new = _flat(to_dict(before)), _flat(to_dict(after))
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+        and not any(f"{name}.".startswith(f"{free}.") for free in FREE_TO_CHANGE)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain nested dictionaries, lists and scalars, ready for JSON or YAML."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    result: dict[str, Any] = plain(asdict(config))
+    return result
+
+
+def from_dict(values: dict[str, Any], schema: type = Config) -> Any:
+    """The config that `to_dict` wrote. Fields that are absent take their default.
+
+    Raises:
+        ValueError: a field that this version does not know, or an impossible value.
+    """
+    known = {item.name: item for item in fields(schema)}
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"unknown field {unknown[0]!r} in {schema.__name__}")
+    default = schema()
+    built = {}
+    for name, value in values.items():
+        standard = getattr(default, name)
+        if is_dataclass(standard) and not isinstance(standard, type):
+            built[name] = from_dict({**asdict(standard), **value}, type(standard))
+        else:
+            built[name] = tuple(value) if isinstance(value, list) else value
+    return schema(**built)
+
+
+def check_yaml(path: Path) -> None:
+    """Finds what a parser would pass in silence, or complain of without naming the file.
+
+    Raises:
+        ValueError: not YAML, a key that is there twice, or something else where a section belongs.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{path}: a config is a list of `section: ...` or `name: value` lines")
+    _check_keys(root, path)
+    sections = {name for name, value in to_dict(Config()).items() if isinstance(value, dict)}
+    for key, value in root.value:
+        if key.value in sections and not isinstance(value, yaml.MappingNode):
+            raise ValueError(f"{path}: {key.value} is a section; give its fields, or leave it out")
+
+
+def _check_keys(node: yaml.MappingNode, path: Path) -> None:
+    seen = set()
+    for key, value in node.value:
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise ValueError(f"{path}, line {line}: {key.value!r} is there twice")
+        seen.add(key.value)
+        if isinstance(value, yaml.MappingNode):
+            _check_keys(value, path)
