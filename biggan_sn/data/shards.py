@@ -146,10 +146,8 @@ class _Sample:
         elif extension == LABEL_EXTENSION:
             if self.label is not None:
                 raise ShardError(f"{self.path}: sample {self.key!r} has two labels")
-            here = file.tell()
-            file.seek(member.offset_data)
+            file.seek(member.offset_data)  # tarfile finds its own place again
             text = file.read(min(member.size, 32))
-            file.seek(here)
             if member.size > len(text) or not text.strip().isdigit():
                 raise ShardError(f"{self.path}: {member.name} holds no class number: {text!r}")
             self.label = int(text)
