@@ -119,8 +119,7 @@ class Player:
             if {slot: value.shape for slot, value in values.items()} != _shapes(like):
                 raise ValueError(f"not the optimizer state of this network: {name!r}")
             self.optimizer.state[like] = {
-                slot: _laid_out_like(like, value) if value.shape == like.shape else value.clone()
-                for slot, value in values.items()
+                slot: _placed_like(like, value) for slot, value in values.items()
             }
 
 
@@ -133,6 +132,9 @@ def _shapes(parameter: Tensor) -> dict[str, torch.Size]:
     }
 
 
-def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
-    """The fused optimizer walks through memory: moments must lie there as their parameter does."""
-    return torch.empty_like(parameter).copy_(moment)
+def _placed_like(parameter: Tensor, slot: Tensor) -> Tensor:
+    """A copy where the parameter is. The fused optimizer walks through memory: moments must lie
+    there as their parameter does."""
+    if slot.dim() == 0:
+        return slot.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(slot)

@@ -39,6 +39,7 @@ class GANStep:
 
     def __call__(self, step: int, reals: Iterator[Batch]) -> dict[str, Tensor]:
         """`d_steps` updates of D, one of G, then of G's average."""
+        seen = Means()
         for turn in range(self.d_steps):
             with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
                 for share in d.microbatches():  # gradients meet once, at the last one
@@ -48,6 +49,7 @@ class GANStep:
                     real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
                     d_loss = self.objective.d_loss(real_logits, fake_logits)
                     d.descend(d_loss + self.penalize(real, fake, step * self.d_steps + turn))
+                    seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
             self.d_constraint.after_step()  # fresh u, v and sigma
         with self.g.turn() as g:
             for share in g.microbatches():
@@ -55,9 +57,10 @@ class GANStep:
                 (logits,) = self.judge(self.d.network, fake)
                 g_loss = self.objective.g_loss(logits)
                 g.descend(g_loss + self.regularizer(g.network))
+                seen.add(g_loss=g_loss)
         self.g_constraint.after_step()
         self.ema.update(self.g.network, step)
-        return _means(d_loss=d_loss, g_loss=g_loss, d_real=real_logits, d_fake=fake_logits)
+        return seen.result()
 
     def sample(self, generator: nn.Module, step: int, turn: int, share: range) -> Batch:
         """G's images for this process's `share` of the batch of this turn."""
@@ -87,5 +90,17 @@ class GANStep:
         return lambda images: self.judge(self.d.network, Batch(images, batch.labels))[0]
 
 
-def _means(**values: Tensor) -> dict[str, Tensor]:
-    return {name: value.detach().mean() for name, value in values.items()}
+class Means:
+    """Means over the turns and microbatches of a step, left on the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+
+    def add(self, **values: Tensor) -> None:
+        """Takes note of tensors by name."""
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value.detach().mean())
+
+    def result(self) -> dict[str, Tensor]:
+        """The mean of all that was noted, by name."""
+        return {name: torch.stack(values).mean() for name, values in self._values.items()}

@@ -1,5 +1,6 @@
 """Carries a run on from its newest checkpoint, and keeps it going until its end."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -155,7 +156,7 @@ class Trainer:
         section = self.config.evaluation
         scores = evaluate(self.play.ema.generator(), section.judge, section.samples, Sampling())
         logs.scores(self.step, scores)
-        return scores["fid"]
+        return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
 
     def _save(self, score: float | None) -> None:
         if self.world.leads:
