@@ -1,0 +1,100 @@
+"""The verbs as a person uses them, from training to a picture."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import biggan_sn
+from biggan_sn.cli import main
+from biggan_sn.config_io import to_dict
+
+
+@pytest.fixture
+def given(small_config, tmp_path):
+    path = tmp_path / "given.yaml"
+    path.write_text(yaml.safe_dump(to_dict(small_config)))
+    return path
+
+
+@pytest.fixture
+def run(given, tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", "--config", str(given), "--run_dir", str(folder), "--steps", "2"]) == 0
+    return folder
+
+
+def test_train_then_go_on_without_the_config(run, capsys):
+    assert yaml.safe_load((run / "config.yaml").read_text())["steps"] == 2
+    assert main(["train", "--run_dir", str(run), "--steps", "3", "--logs.images", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "goes on from step_00000002" in out
+    assert out.splitlines()[-1] == f"{run}: finished"
+    assert yaml.safe_load((run / "config.yaml").read_text())["steps"] == 3
+    with Image.open(run / "pictures" / "samples.png") as picture:
+        assert picture.size == (3 * 34 + 2, 8 * 34 + 2), "a column for each of 3 classes, 8 rows"
+
+
+def test_another_config_in_the_same_folder_is_refused(run, given, capsys):
+    arguments = ["train", "--config", str(given), "--run_dir", str(run)]
+    assert main([*arguments, "--model.channels", "3", "--seed", "5"]) == 2
+    error = capsys.readouterr().err
+    assert "model.channels: 2 -> 3; seed: 0 -> 5" in error
+
+
+def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):
+    drawing = ["sample", str(run), "--classes", "0", "2", "--per_class", "3", "--truncation", "0.5"]
+    for out in ("grid.png", "arrays.npz", "folder"):
+        assert main([*drawing, "--out", str(tmp_path / out)]) == 0
+        assert capsys.readouterr().out.strip() == str(tmp_path / out)
+    with np.load(tmp_path / "arrays.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    assert labels.tolist() == [0, 0, 0, 2, 2, 2]
+    with Image.open(tmp_path / "folder" / "class0002_000001.png") as single:
+        assert (np.asarray(single) == images[4]).all(), "all three show the same samples"
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert (sheet[2 + 34 : 2 + 34 + 32, 2 + 34 : 2 + 34 + 32] == images[4]).all()
+
+
+def test_sweep_and_evaluate(run, tmp_path, capsys):
+    sweep = ["sweep", str(run), "--truncations", "0.1", "2", "--standing_statistics", "2"]
+    assert main([*sweep, "--per_class", "3", "--out", str(tmp_path / "sweep")]) == 0
+    with (tmp_path / "sweep" / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["truncation"] for row in rows] == ["0.1", "2.0"]
+    assert float(rows[0]["diversity"]) < float(rows[1]["diversity"])
+    capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 2, "the judge of digits cannot judge three classes"
+
+
+def test_bench_compares_two_configs_in_one_run(given, capsys):
+    arguments = ["bench", "--config", str(given), "--rounds", "2", "--steps_per_round", "1"]
+    against = "lipschitz.discriminator=[torch_spectral_norm]"
+    assert main([*arguments, "--penalties", "{}", "--against", against, "d_steps=1"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(records) == 2
+    assert records[0]["speedup"] == 1
+    assert records[0]["params_D"] == records[1]["params_D"]
+    assert records[1]["images_per_s"] == pytest.approx(4 / records[1]["sec_per_iter"])
+    assert records[0]["images_per_s"] == pytest.approx(8 / records[0]["sec_per_iter"])
+
+
+def test_load_generator_from_python(run):
+    import torch
+
+    generator = biggan_sn.load_generator(run)
+    images = generator(torch.randn(2, generator.z_dim), torch.tensor([0, 2]))
+    assert images.shape == (2, 3, 32, 32)
+    assert not images.requires_grad
+
+
+def test_print_config_shows_everything(given, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", str(given), "--run_dir", "x", "--print_config"])
+    assert ended.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["model"]["channels"] == 2
+    assert shown["discriminator"]["betas"] == [0.0, 0.999]
