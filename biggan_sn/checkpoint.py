@@ -1,7 +1,7 @@
 """A checkpoint is a folder, there whole or not at all: safetensors for tensors, JSON for the rest.
 
-It is written under another name, brought to disk and renamed; `latest` then moves to it, and only
-then old ones go. So a kill at any moment leaves a run that loads. Nothing is ever unpickled.
+It is written under another name, brought to disk and renamed; `latest` and `best` then move,
+and only then old ones go. So a kill at any moment leaves a run that loads. Nothing is unpickled.
 """
 
 import json
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 STATE_NAME = "state.json"
 LATEST = "latest"
+BEST = "best"
 VERSION = 1
 
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]
@@ -65,7 +66,9 @@ class Checkpoints:
             _to_disk(unfinished)
             unfinished.rename(path)
             _to_disk(self.root)
-        self._point_latest_to(path)
+        self._point(LATEST, path)
+        if self.keep_best and (best := self.best()):
+            self._point(BEST, best)
         self._drop_old()
         return path
 
@@ -87,11 +90,11 @@ class Checkpoints:
         scored = [path for path, score in scores.items() if score is not None]
         return sorted(scored, key=lambda path: (scores[path], -int(path.name[5:])))
 
-    def _point_latest_to(self, path: Path) -> None:
-        unfinished = self.root / f".{LATEST}.unfinished"
+    def _point(self, name: str, path: Path) -> None:
+        unfinished = self.root / f".{name}.unfinished"
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(path.name)
-        unfinished.replace(self.root / LATEST)
+        unfinished.replace(self.root / name)
         _to_disk(self.root)
 
     def _drop_old(self) -> None:

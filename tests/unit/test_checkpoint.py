@@ -59,9 +59,11 @@ def test_newest_and_best_are_kept(tmp_path):
         save(checkpoints, step, score)
     assert steps(checkpoints) == [2, 5, 6]
     assert checkpoints.best().name == "step_00000002"
+    assert (tmp_path / "best").resolve() == checkpoints.best()
     assert checkpoints.newest().name == "step_00000006"
     save(checkpoints, 7, 2.0)
     assert steps(checkpoints) == [6, 7]
+    assert (tmp_path / "best").resolve() == (tmp_path / "latest").resolve()
 
 
 class Killed(BaseException):
@@ -93,25 +95,25 @@ def dying(original, calls, fatal, moment):
 @pytest.mark.parametrize("fatal", range(16))
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_kill_at_any_system_call_leaves_a_run_that_loads(tmp_path, monkeypatch, fatal, moment):
-    checkpoints = Checkpoints(tmp_path, keep=1, keep_best=0)
-    save(checkpoints, 1)
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_best=1)
+    save(checkpoints, 1, score=2.0)
     with monkeypatch.context() as patch:
         calls = itertools.count()
         for owner, name in CALLS:
             patch.setattr(owner, name, dying(getattr(owner, name), calls, fatal, moment))
         with pytest.raises(Killed) if fatal < FEWEST_CALLS else suppress(Killed):
-            save(checkpoints, 2)
+            save(checkpoints, 2, score=1.0)
     newest = checkpoints.newest()
     step = int(newest.name[5:])
     assert step in (1, 2)
     assert load_state(newest)["step"] == step
     assert torch.equal(load_tensors(newest, "net")["weight"], torch.full((3, 2), float(step)))
-    latest = tmp_path / "latest"
-    assert load_tensors(latest, "net").keys() == {"weight", "step"}, "latest is never broken"
+    for link in ("latest", "best"):  # never broken
+        assert load_tensors(tmp_path / link, "net").keys() == {"weight", "step"}
     for after in (2, 3):
-        save(checkpoints, after)
+        save(checkpoints, after, score=1.0 / after)
     assert steps(checkpoints) == [3]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "latest", "step_00000003"]
 
 
 def test_find_takes_a_run_its_checkpoints_or_one_of_them(tmp_path):
