@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -21,6 +21,10 @@ from biggan_sn import __version__
 from biggan_sn.config import Config
 from biggan_sn.config_io import changes, check_yaml, to_dict
 from biggan_sn.models.plan import discriminator_stages, generator_stages
+
+if TYPE_CHECKING:
+    from biggan_sn.models.generator import Generator
+    from biggan_sn.training.trainer import Trainer
 
 CONFIG_NAME = "config.yaml"
 WRONG_INPUT = 2
@@ -124,16 +128,20 @@ def _config(parser: ArgumentParser, parsed: Namespace) -> Config:
     """The config, with everything checked that needs no torch."""
     built = parser.instantiate(parsed)
     config = Config(**{field.name: built[field.name] for field in fields(Config)})
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdigit() or int(size) < 1:
-        raise ValueError(f"the environment variable WORLD_SIZE must be a number, got {size!r}")
-    ranks = int(size)
-    config.microbatch("generator", ranks)
-    config.microbatch("discriminator", ranks)
+    config.microbatch("generator", _ranks())
+    config.microbatch("discriminator", _ranks())
     model, resolution = config.model, config.data.resolution
     generator_stages(resolution, model.channels, model.generator_attention)
     discriminator_stages(resolution, model.channels, model.discriminator_attention)
     return config
+
+
+def _ranks() -> int:
+    """How many processes the launcher says there are."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdigit() or int(size) < 1:
+        raise ValueError(f"the environment variable WORLD_SIZE must be a number, got {size!r}")
+    return int(size)
 
 
 def _train(parser: ArgumentParser, parsed: Namespace) -> int:
@@ -153,13 +161,13 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.training.trainer import Trainer
     from biggan_sn.training.world import join, leave
 
+    check(config, _ranks())
     world = join()
     try:
-        check(config, world.ranks)
         trainer = Trainer(config, folder, world)
         if world.leads:
             write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
-        finished = trainer.run()
+        finished = _run_to_the_end(trainer)
     finally:
         leave()
     if world.leads:
@@ -167,6 +175,19 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
         again = "" if finished else f"; go on with: biggan-sn train --run_dir {folder}"
         print(f"{folder}: {word}{again}")
     return 0
+
+
+def _run_to_the_end(trainer: "Trainer") -> bool:
+    """Once a run is under way, a ValueError that is not about the data is a fault of ours, and
+    whoever mends it needs to see where it came from."""
+    from biggan_sn.data.shards import ShardError
+
+    try:
+        return trainer.run()
+    except ShardError:
+        raise
+    except ValueError as error:
+        raise RuntimeError("a fault of the program, not of its input") from error
 
 
 # ------------------------------------------------------------------------------- sample and sweep
@@ -219,31 +240,16 @@ def _declare_sweep(parser: ArgumentParser) -> None:
     )
 
 
-def _open_generator(parsed: Namespace) -> tuple[Any, list[int]]:
+def _open_generator(parsed: Namespace) -> tuple["Generator", list[int]]:
     """The generator of a checkpoint, and the classes to draw."""
-    import torch
-
     from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.sampling import load_generator
+    from biggan_sn.evaluation.sampling import check_classes, find_device, load_generator
 
     if parsed.per_class < 1:
         raise ValueError(f"--per_class must be 1 or more, got {parsed.per_class}")
-    name = parsed.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device: no such device {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: no CUDA device on this machine")
-    generator, _ = load_generator(find(parsed.checkpoint), device)
+    generator, _ = load_generator(find(parsed.checkpoint), find_device(parsed.device))
     classes = parsed.classes or list(range(min(10, generator.num_classes)))
-    for number in classes:
-        if not 0 <= number < generator.num_classes:
-            raise ValueError(
-                f"--classes: {number} is out of range, there are {generator.num_classes}"
-            )
+    check_classes(classes, generator.num_classes)
     return generator, classes
 
 
@@ -301,10 +307,10 @@ def _bench(parser: ArgumentParser, parsed: Namespace) -> int:
 
     if parsed.rounds < 1 or parsed.steps_per_round < 1:
         raise ValueError("--rounds and --steps_per_round must be 1 or more")
+    for config in configs:
+        check(config, _ranks())
     world = join()
     try:
-        for config in configs:
-            check(config, world.ranks)
         for record in compare(configs, world, parsed.rounds, parsed.steps_per_round):
             if world.leads:
                 print(json.dumps(record))

@@ -79,6 +79,30 @@ def load_generator(
     return plain.to(memory_format=torch.channels_last), state
 
 
+def find_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is a CUDA device if there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"no such device {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"no CUDA device on this machine for {name!r}")
+    return device
+
+
+def check_classes(classes: Sequence[int], num_classes: int) -> None:
+    """Raises ValueError if one of `classes` is none of `num_classes`."""
+    for number in classes:
+        if not 0 <= number < num_classes:
+            raise ValueError(f"class {number} is out of range, there are {num_classes} classes")
+
+
 def draw(
     generator: nn.Module, labels: Tensor, positions: Sequence[range], sampling: Sampling
 ) -> Iterator[Tensor]:

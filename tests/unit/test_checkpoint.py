@@ -92,7 +92,7 @@ def dying(original, calls, fatal, moment):
     return call
 
 
-@pytest.mark.parametrize("fatal", range(16))
+@pytest.mark.parametrize("fatal", range(20))
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_kill_at_any_system_call_leaves_a_run_that_loads(tmp_path, monkeypatch, fatal, moment):
     checkpoints = Checkpoints(tmp_path, keep=1, keep_best=1)
