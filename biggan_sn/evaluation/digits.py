@@ -3,7 +3,8 @@
 The recipe is deterministic: the same machine gives the same network and the same scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 
@@ -54,6 +55,23 @@ def trained_network() -> DigitsNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = DigitsNetwork()
+    with _one_thread():
+        _train(network, images, labels)
+    return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over several threads round otherwise, and every machine has another number of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(network: DigitsNetwork, images: Tensor, labels: Tensor) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for epoch in range(EPOCHS):
         order = torch.from_numpy(permutation(epoch, "digits network", len(labels)))
@@ -63,7 +81,6 @@ def trained_network() -> DigitsNetwork:
             optimizer.zero_grad()
             F.cross_entropy(network(moved[chosen])[1], labels[chosen]).backward()
             optimizer.step()
-    return network.eval().requires_grad_(False)
 
 
 def _tensors(digits: Digits) -> tuple[Tensor, Tensor]:
