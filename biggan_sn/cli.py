@@ -23,6 +23,7 @@ from biggan_sn.config_io import changes, check_yaml, to_dict
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 
 if TYPE_CHECKING:
+    from biggan_sn.evaluation.sampling import Sampling
     from biggan_sn.models.generator import Generator
     from biggan_sn.training.trainer import Trainer
 
@@ -165,9 +166,10 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
     world = join()
     try:
         trainer = Trainer(config, folder, world)
-        if world.leads:
-            write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
-        finished = _run_to_the_end(trainer)
+        with world.holding(folder):
+            if world.leads:
+                write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+            finished = _run_to_the_end(trainer)
     finally:
         leave()
     if world.leads:
@@ -207,19 +209,25 @@ def _declare_drawing(parser: ArgumentParser) -> None:
         default=0,
         help="passes that renew the batch norms' statistics; 0 keeps those of training",
     )
-    parser.add_argument(
-        "--classes", type=int, nargs="+", default=None, help="which classes; default the first ten"
-    )
-    parser.add_argument("--per_class", type=int, default=8, help="images of each class")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def _declare_truncation(parser: ArgumentParser) -> None:
+    help_ = "truncation of z; default none at all"
+    parser.add_argument("--truncation", type=float, default=None, help=help_)
+
+
+def _declare_classes(parser: ArgumentParser) -> None:
+    help_ = "which classes; default the first ten"
+    parser.add_argument("--classes", type=int, nargs="+", default=None, help=help_)
+    parser.add_argument("--per_class", type=int, default=8, help="images of each class")
 
 
 def _declare_sample(parser: ArgumentParser) -> None:
     """Draw samples from a checkpoint: a grid, separate PNGs or an npz."""
     _declare_drawing(parser)
-    parser.add_argument(
-        "--truncation", type=float, default=None, help="its value; default none at all"
-    )
+    _declare_truncation(parser)
+    _declare_classes(parser)
     parser.add_argument(
         "--out", type=Path, required=True, help="a .png, a .npz, or a folder of PNGs"
     )
@@ -228,6 +236,7 @@ def _declare_sample(parser: ArgumentParser) -> None:
 def _declare_sweep(parser: ArgumentParser) -> None:
     """Draw one grid per truncation value: a strip as PNG, and the diversity of each as CSV."""
     _declare_drawing(parser)
+    _declare_classes(parser)
     parser.add_argument(
         "--truncations",
         type=float,
@@ -238,6 +247,12 @@ def _declare_sweep(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for sweep.png and sweep.csv"
     )
+
+
+def _sampling(parsed: Namespace, truncation: float | None) -> "Sampling":
+    from biggan_sn.evaluation.sampling import Sampling
+
+    return Sampling(parsed.seed, truncation, parsed.mode, parsed.standing_statistics)
 
 
 def _open_generator(parsed: Namespace) -> tuple["Generator", list[int]]:
@@ -254,9 +269,9 @@ def _open_generator(parsed: Namespace) -> tuple["Generator", list[int]]:
 
 
 def _sample(parser: ArgumentParser, parsed: Namespace) -> int:
-    from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics, write
+    from biggan_sn.evaluation.sampling import draw_classes, renew_statistics, write
 
-    sampling = Sampling(parsed.seed, parsed.truncation, parsed.mode, parsed.standing_statistics)
+    sampling = _sampling(parsed, parsed.truncation)
     generator, classes = _open_generator(parsed)
     renew_statistics(generator, sampling)
     images, labels = draw_classes(generator, classes, parsed.per_class, sampling)
@@ -265,13 +280,9 @@ def _sample(parser: ArgumentParser, parsed: Namespace) -> int:
 
 
 def _sweep(parser: ArgumentParser, parsed: Namespace) -> int:
-    from biggan_sn.evaluation.sampling import Sampling
     from biggan_sn.evaluation.sweep import sweep
 
-    samplings = [
-        Sampling(parsed.seed, value, parsed.mode, parsed.standing_statistics)
-        for value in parsed.truncations
-    ]
+    samplings = [_sampling(parsed, value) for value in parsed.truncations]
     generator, classes = _open_generator(parsed)
     for path in sweep(generator, classes, parsed.per_class, samplings, parsed.out):
         print(path)
@@ -324,22 +335,24 @@ def _bench(parser: ArgumentParser, parsed: Namespace) -> int:
 
 def _declare_evaluate(parser: ArgumentParser) -> None:
     """Score the samples of a checkpoint; prints one line of JSON."""
-    parser.add_argument("checkpoint", type=Path, help="a run's folder, or one of its checkpoints")
-    parser.add_argument("--judge", default="digits", help="what scores them")
+    _declare_drawing(parser)
+    _declare_truncation(parser)
+    parser.add_argument("--scorer", default="digits", help="what scores them")
     parser.add_argument("--samples", type=int, default=1000, help="how many, over all classes")
-    parser.add_argument("--seed", type=int, default=0, help="start of all randomness")
 
 
 def _evaluate(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.judges import evaluate
-    from biggan_sn.evaluation.sampling import Sampling, load_generator
+    from biggan_sn.evaluation.sampling import find_device, load_generator, renew_statistics
+    from biggan_sn.evaluation.scorers import evaluate
 
     if parsed.samples < 1:
         raise ValueError(f"--samples must be 1 or more, got {parsed.samples}")
+    sampling = _sampling(parsed, parsed.truncation)
     checkpoint = find(parsed.checkpoint)
-    generator, state = load_generator(checkpoint)
-    scores = evaluate(generator, parsed.judge, parsed.samples, Sampling(parsed.seed))
+    generator, state = load_generator(checkpoint, find_device(parsed.device))
+    renew_statistics(generator, sampling)
+    scores = evaluate(generator, parsed.scorer, parsed.samples, sampling)
     print(json.dumps({"checkpoint": str(checkpoint), "step": state["step"], **scores}))
     return 0
 

@@ -39,7 +39,7 @@ class DataConfig:
         flip: mirror every second image at random. Never for digits or text.
         shift: largest random translation of an image, pixels.
         threads: decode threads of each process.
-        prefetch: batches decoded ahead.
+        prefetch: microbatches decoded ahead.
     """
 
     path: str = ""
@@ -198,12 +198,12 @@ class EvaluationConfig:
 
     Args:
         every: steps between two evaluations; 0 switches them off.
-        judge: what scores the samples; a row of JUDGES.
+        scorer: what scores the samples; a row of SCORERS.
         samples: number of samples scored.
     """
 
     every: int = 0
-    judge: str = "digits"
+    scorer: str = "digits"
     samples: int = 1000
 
     def __post_init__(self) -> None:

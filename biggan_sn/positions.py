@@ -34,7 +34,10 @@ def shares(start: int, batch_size: int, rank: int, ranks: int, microbatch: int) 
 
 
 def words(seed: int, purpose: str, positions: range, width: int) -> Words:
-    """Random 64-bit words [len(positions), width] that depend on (seed, purpose, position) only."""
+    """Random 64-bit words [len(positions), width] that depend on (seed, purpose, position) only.
+
+    Numbers of different meaning need different purposes: with one, they would go together.
+    """
     counts = -(-width // _WORDS_PER_COUNT)
     key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
     philox = np.random.Philox(

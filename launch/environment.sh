@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# To be sourced from the repository's root, with an extra of pyproject.toml or nothing: makes the
-# virtual environment if it is not there or pyproject.toml has changed since, and enters it.
-# PYTHON names another interpreter, VENV another folder (an absolute path).
+# To be sourced from the repository's root: makes the virtual environment if it is not there or
+# pyproject.toml has changed since, and enters it. EXTRA names an extra of pyproject.toml, PYTHON
+# another interpreter, VENV another folder (an absolute path).
 venv=${VENV:-$PWD/.venv}
-extra=${1:+[$1]}
+extra=${EXTRA:+[$EXTRA]}
 if [ ! -x "$venv/bin/python" ]; then
   "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "Python 3.11 or newer is needed; name one: PYTHON=python3.12 bash $0" >&2
@@ -12,7 +12,7 @@ if [ ! -x "$venv/bin/python" ]; then
   echo "making the environment $venv"
   "${PYTHON:-python3}" -m venv "$venv"
 fi
-installed=$venv/.installed-${1:-run}
+installed=$venv/.installed-${EXTRA:-run}
 if ! cmp -s pyproject.toml "$installed"; then
   echo "installing biggan_sn$extra (a few minutes and about 6 GB the first time)"
   "$venv/bin/python" -m pip install --quiet --upgrade pip

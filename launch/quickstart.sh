@@ -4,6 +4,7 @@
 # Arguments go to the training, for instance: bash launch/quickstart.sh --steps 200
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+EXTRA=
 . launch/environment.sh
 
 data=data/digits32
@@ -16,13 +17,13 @@ if [ ! -f "$data/heldout/index.npz" ]; then
   python -m data_tools.make_shards digits "$data"
 fi
 
-say "training configs/digits32_biggan.yaml (about six minutes on two cores)"
+say "training configs/digits32_biggan.yaml (about five minutes on two cores)"
 biggan-sn train --config configs/digits32_biggan.yaml --run_dir "$run" "$@"
 
 say "pictures and scores"
 biggan-sn sample "$run" --per_class 10 --out "$run/samples.png"
 biggan-sn sweep "$run" --standing_statistics 16 --out "$run/sweep"
-biggan-sn evaluate "$run" --judge digits
+biggan-sn evaluate "$run" --scorer digits
 
 activate=${venv#"$PWD"/}/bin/activate
 cat <<TEXT

@@ -3,7 +3,8 @@
 # Arguments go to pytest. VENV names another environment than .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/environment.sh test
+EXTRA=test
+. launch/environment.sh
 
 say() { printf '\n== %s\n' "$*"; }
 say ruff && ruff format --check . && ruff check .

@@ -1,7 +1,7 @@
 """Real handwritten digits that come inside scikit-learn: data for a machine without a network.
 
 1797 images of 8x8 pixels by 13 writers (Alpaydin and Kaynak 1998), enlarged to 32x32. The last
-397, by writers of their own, are held out.
+397 are held out; but for some fifteen of them, they are by writers of their own.
 """
 
 from typing import NamedTuple

@@ -6,6 +6,7 @@ entry p of the epochs laid end to end. So a position is all the state there is.
 
 import io
 import os
+import resource
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +65,8 @@ class Reader:
         self.index = index
         self.resolution = resolution
         self._files: list[int] = []
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # all shards stay open
         for name in index.names:
             try:
                 self._files.append(os.open(index.root / name, os.O_RDONLY))

@@ -3,18 +3,18 @@
 The recipe is deterministic: the same machine gives the same network and the same scores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan_sn.data.digits import NUM_CLASSES, Digits, load_digits
 from biggan_sn.data.loader import normalize, shift
+from biggan_sn.evaluation.diversity import diversity
 from biggan_sn.evaluation.fidelity import frechet_distance
 from biggan_sn.positions import integers, permutation
 
@@ -74,8 +74,8 @@ def _one_thread() -> Iterator[None]:
 def _train(network: DigitsNetwork, images: Tensor, labels: Tensor) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for epoch in range(EPOCHS):
-        order = torch.from_numpy(permutation(epoch, "digits network", len(labels)))
-        moves = integers(epoch, "digits network", range(len(labels)), 2, 2 * SHIFT + 1) - SHIFT
+        order = torch.from_numpy(permutation(epoch, "digits order", len(labels)))
+        moves = integers(epoch, "digits shifts", range(len(labels)), 2, 2 * SHIFT + 1) - SHIFT
         moved = shift(images, torch.from_numpy(moves))
         for chosen in order.split(BATCH):
             optimizer.zero_grad()
@@ -91,14 +91,14 @@ def _tensors(digits: Digits) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=1)
 def real_scores() -> dict[str, float]:
     """What real digits reach: the accuracy of the network on held-out ones, FID of the training
-    digits against them, and the mean distance of two held-out digits of one class."""
+    digits against them, and how different two held-out digits of one class are."""
     network = trained_network()
     train, held_out = (_tensors(digits) for digits in load_digits())
     features, logits = network(held_out[0])
     return {
         "accuracy": (logits.argmax(1) == held_out[1]).double().mean().item(),
         "fid": frechet_distance(network(train[0])[0], features),
-        "distance": distance_within_classes(*held_out),
+        "diversity": diversity(*held_out),
     }
 
 
@@ -108,8 +108,8 @@ def score(images: Tensor, labels: Tensor) -> dict[str, float]:
     accuracy: share the network takes for the class asked for. classes: how many classes it sees
     at least a fifth as often as if all were equal.
     fid: Frechet distance of its features to those of the held-out digits. fid_ratio: that, over
-    the one of real training digits. variety: mean pixel distance of two samples of one class,
-    over the real one.
+    the one of real training digits. variety: how different two samples of one class are, over the
+    same of real ones.
     """
     network, real = trained_network(), real_scores()
     features, logits = network(images)
@@ -122,15 +122,5 @@ def score(images: Tensor, labels: Tensor) -> dict[str, float]:
         "classes": float((counts >= PRESENT * len(labels) / NUM_CLASSES).sum()),
         "fid": fid,
         "fid_ratio": fid / real["fid"],
-        "variety": distance_within_classes(images, labels) / real["distance"],
+        "variety": diversity(images, labels) / real["diversity"],
     }
-
-
-def distance_within_classes(images: Tensor, labels: Tensor) -> float:
-    """Mean Euclidean distance of two different images of one class, averaged over the classes."""
-    means: Sequence[float] = [
-        torch.pdist(images[labels == label].flatten(1)).mean().item()
-        for label in labels.unique()
-        if (labels == label).sum() > 1
-    ]
-    return float(np.mean(means))

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from biggan_sn.data.loader import to_pixels
-
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 GAP = 2
 INK = (20, 20, 20)
@@ -19,9 +17,9 @@ RAMP = np.array(  # dark blue to yellow: more is lighter, also in grey and to th
 
 
 def grid(images: Tensor, columns: int) -> Pixels:
-    """Images [N, 3, H, W] in [-1, 1], laid out column by column: the first N / columns are the
+    """Images uint8 [N, 3, H, W], laid out column by column: the first N / columns are the
     first column, so that samples drawn class after class show a class in each column."""
-    pixels = to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = images.permute(0, 2, 3, 1).numpy()
     count, height, width, _ = pixels.shape
     rows = -(-count // columns)
     sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)

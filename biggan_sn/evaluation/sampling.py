@@ -19,7 +19,7 @@ from biggan_sn.evaluation.pictures import grid
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import TRUNCATIONS, Latents
 from biggan_sn.models.zoo import build_generator
-from biggan_sn.nn.lipschitz import constrain, unconstrained
+from biggan_sn.nn.lipschitz import constrain, unconstrain
 from biggan_sn.nn.norm import standing_statistics
 from biggan_sn.tables import lookup
 
@@ -74,9 +74,9 @@ def load_generator(
         network = build_generator(config)
         constrain(network, config.lipschitz.generator, config.lipschitz, embeddings=False)
     load_network(network, checkpoint, "ema", assign=True)
-    plain = unconstrained(network.to(device)).eval().requires_grad_(False)
-    assert isinstance(plain, Generator)
-    return plain.to(memory_format=torch.channels_last), state
+    network = network.to(device).eval().requires_grad_(False)
+    unconstrain(network)
+    return network.to(memory_format=torch.channels_last), state
 
 
 def find_device(name: str) -> torch.device:
@@ -106,18 +106,18 @@ def check_classes(classes: Sequence[int], num_classes: int) -> None:
 def draw(
     generator: nn.Module, labels: Tensor, positions: Sequence[range], sampling: Sampling
 ) -> Iterator[Tensor]:
-    """Images [n, 3, H, W] in [-1, 1], batch by batch, for labels [N] and as many positions.
+    """Images uint8 [n, 3, H, W], batch by batch, for labels [N] and as many positions.
     The generator keeps its statistics; see `renew_statistics`."""
     latents = _latents(generator, sampling)
     z = torch.cat([latents.z(p, sampling.truncation, sampling.mode) for p in positions])
     for batch_z, batch_y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
-        yield _images(generator, batch_z, batch_y)
+        yield to_pixels(_images(generator, batch_z, batch_y)).cpu()
 
 
 def draw_classes(
     generator: nn.Module, classes: Sequence[int], per_class: int, sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
-    """`per_class` images of every class: images [N, 3, H, W] and labels [N], class after class."""
+    """`per_class` images of every class: uint8 [N, 3, H, W] and labels [N], class after class."""
     positions = [range(c * PER_CLASS, c * PER_CLASS + per_class) for c in classes]
     labels = torch.tensor(classes).repeat_interleave(per_class)
     return torch.cat(list(draw(generator, labels, positions, sampling))), labels
@@ -144,11 +144,11 @@ def _latents(generator: nn.Module, sampling: Sampling, purpose: str = "samples")
 def _images(generator: nn.Module, z: Tensor, y: Tensor) -> Tensor:
     device = next(generator.parameters()).device
     images: Tensor = generator(z.to(device), y.to(device))
-    return images.float().cpu()
+    return images
 
 
 def write(images: Tensor, labels: Tensor, out: Path) -> Path:
-    """Writes images [N, 3, H, W] in [-1, 1] of classes [N] to `out`: one grid with a column per
+    """Writes images uint8 [N, 3, H, W] of classes [N] to `out`: one grid with a column per
     class if it is a .png, arrays `images` uint8 [N, H, W, 3] and `labels` if it is a .npz, and
     else a folder of PNGs named by class and number. Returns `out`.
     """
@@ -156,7 +156,7 @@ def write(images: Tensor, labels: Tensor, out: Path) -> Path:
     if out.suffix == ".png":
         Image.fromarray(grid(images, len(labels.unique()))).save(out)
         return out
-    pixels = to_pixels(images).permute(0, 2, 3, 1).numpy()
+    pixels = images.permute(0, 2, 3, 1).numpy()
     if out.suffix == ".npz":
         np.savez_compressed(out, images=pixels, labels=labels.numpy())
         return out

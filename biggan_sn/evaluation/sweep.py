@@ -4,11 +4,11 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
+from biggan_sn.data.loader import normalize
+from biggan_sn.evaluation.diversity import diversity
 from biggan_sn.evaluation.pictures import grid, strip
 from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics
 
@@ -38,7 +38,7 @@ def sweep(
                 sampling.truncation,
                 sampling.mode,
                 sampling.standing_statistics,
-                diversity(images, labels),
+                diversity(normalize(images), labels),
             )
         )
     picture, table = out / "sweep.png", out / "sweep.csv"
@@ -49,14 +49,3 @@ def sweep(
         writer.writerow(("truncation", "mode", "standing_statistics", "diversity"))
         writer.writerows(rows)
     return picture, table
-
-
-def diversity(images: Tensor, labels: Tensor) -> float:
-    """Mean root-mean-square pixel difference of two images of one class, averaged over classes;
-    images [N, 3, H, W] in [-1, 1]. 0 where every class has one picture; nan with one image each."""
-    size = images[0].numel()
-    means = [
-        torch.pdist(images[labels == label].flatten(1)).mean().item() / size**0.5
-        for label in labels.unique()
-    ]
-    return float(np.mean(means))

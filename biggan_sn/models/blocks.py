@@ -1,4 +1,4 @@
-"""The residual blocks of G and D (Brock et al. 2019, figures 15 a and b)."""
+"""The residual blocks of G and D (Brock et al. 2019, appendix B)."""
 
 from collections.abc import Callable
 

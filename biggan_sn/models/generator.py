@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan_sn.models.blocks import GeneratorBlock
-from biggan_sn.models.plan import SMALLEST, Stage
+from biggan_sn.models.plan import IMAGE_CHANNELS, SMALLEST, Stage
 from biggan_sn.nn.layers import SelfAttention
 from biggan_sn.nn.norm import BatchNorm2d
 
@@ -19,7 +19,7 @@ class Generator(nn.Module):
     With `shared_dim`, one class embedding feeds linear maps in every conditional norm; with 0,
     every norm has class tables of its own. With `hierarchical_z`, z is cut in equal chunks: the
     first feeds the first linear map, the others join the class embedding block by block
-    (Brock et al. 2019, figure 15); otherwise the first linear map sees all of z.
+    (Brock et al. 2019, appendix B); otherwise the first linear map sees all of z.
 
     Raises:
         ValueError: z cannot be cut evenly, or is cut without a shared embedding to join.
@@ -32,7 +32,6 @@ class Generator(nn.Module):
         z_dim: int,
         shared_dim: int,
         hierarchical_z: bool,
-        image_channels: int = 3,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -59,7 +58,7 @@ class Generator(nn.Module):
             {str(i): SelfAttention(s.out_channels) for i, s in enumerate(stages) if s.attention}
         )
         self.norm = BatchNorm2d(last)
-        self.conv = nn.Conv2d(last, image_channels, 3, padding=1)
+        self.conv = nn.Conv2d(last, IMAGE_CHANNELS, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z [N, z_dim], y [N] classes -> images [N, 3, H, W] in (-1, 1)."""

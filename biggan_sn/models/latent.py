@@ -27,7 +27,7 @@ class Latents:
     seed: int
     z_dim: int
     num_classes: int
-    purpose: str = "latent"
+    purpose: str
 
     def z(
         self, positions: range, truncation: float | None = None, mode: str = "resample"

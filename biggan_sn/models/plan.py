@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+IMAGE_CHANNELS = 3
 SMALLEST = 4  # G starts from SMALLEST x SMALLEST pixels
 
 
@@ -62,7 +63,7 @@ def generator_stages(
 
 
 def discriminator_stages(
-    resolution: int, channels: int, attention: Sequence[int] = (), image_channels: int = 3
+    resolution: int, channels: int, attention: Sequence[int] = ()
 ) -> tuple[Stage, ...]:
     """The blocks of D, from the image down. Where several blocks end at one resolution,
     attention follows the first of them.
@@ -73,7 +74,7 @@ def discriminator_stages(
     widths, halvings = DISCRIMINATOR_WIDTHS[resolution]
     resolutions = [resolution // 2 ** min(i + 1, halvings) for i in range(len(widths))]
     _check_attention("discriminator", attention, resolutions)
-    before = (image_channels, *(channels * width for width in widths[:-1]))
+    before = (IMAGE_CHANNELS, *(channels * width for width in widths[:-1]))
     return tuple(
         Stage(
             before[i],

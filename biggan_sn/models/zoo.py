@@ -68,7 +68,9 @@ def build_discriminator(config: Config) -> Discriminator:
     return network
 
 
-# SNGAN: Miyato and Koyama 2018. SAGAN: Zhang et al. 2019. BigGAN: Brock et al. 2019.
+# SNGAN: Miyato and Koyama 2018, with D as the reference PyTorch code counts it: its first block
+# has inside the width of its input, 3 channels, where the authors' own has that of its output.
+# SAGAN: Zhang et al. 2019. BigGAN: Brock et al. 2019.
 ARCHITECTURES: dict[str, Architecture] = {
     "sngan": Architecture(shared_dim=0, hierarchical_z=False, wide=False),
     "sagan": Architecture(shared_dim=0, hierarchical_z=False, wide=True),

@@ -5,7 +5,6 @@ the rows of LIPSCHITZ ask for on the weight of each layer.
 """
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from biggan_sn.config import LipschitzConfig
-from biggan_sn.nn.spectral import MATRIX_LAYERS, as_matrix, chain_of, power_iteration, raw_weight
+from biggan_sn.nn.spectral import (
+    MATRIX_LAYERS,
+    as_matrix,
+    as_row,
+    chain_of,
+    power_iteration,
+    raw_weight,
+)
 from biggan_sn.tables import lookup
 
 CONVERGENCE = 30  # power iterations where there is no earlier u to start from, or a distant one
@@ -34,8 +40,8 @@ class _DivideBySigma(torch.autograd.Function):
         weight, u, v, sigma = ctx.saved_tensors
         along = (gradient * weight).sum() / sigma.square()
         columns = (along * u).view(-1, *(1,) * (weight.dim() - 1))
-        rows = v.view(1, *weight.shape[1:])
-        return torch.addcmul(gradient / sigma, columns, rows, value=-1), None, None, None
+        rank_one = torch.addcmul(gradient / sigma, columns, as_row(v, weight), value=-1)
+        return rank_one, None, None, None
 
 
 class SpectralNorm(nn.Module):
@@ -129,10 +135,9 @@ def constrain(
     return constraint
 
 
-def unconstrained(network: nn.Module) -> nn.Module:
-    """A copy of `network` that computes the same with plain weights, sigma divided in."""
-    plain = deepcopy(network)
-    for module in [m for m in plain.modules() if parametrize.is_parametrized(m, "weight")]:
+def unconstrain(network: nn.Module) -> None:
+    """Gives `network` plain weights with which it computes the same, sigma divided in; in place."""
+    for module in [m for m in network.modules() if parametrize.is_parametrized(m, "weight")]:
         weight = module.weight
         assert isinstance(weight, Tensor)
         # Not remove_parametrizations: copies share their class with the original, and it would
@@ -140,7 +145,6 @@ def unconstrained(network: nn.Module) -> nn.Module:
         module.__class__ = parametrize.type_before_parametrizations(module)
         del module.parametrizations
         module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    return plain
 
 
 def _spectral_norm(module: nn.Module, config: LipschitzConfig) -> None:

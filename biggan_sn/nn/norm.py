@@ -49,8 +49,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not self.training or num_replicas() == 1:
             return super().forward(input)
         x = at_least_fp32(input)
-        count = sum_over_replicas(x.new_tensor(x.numel() // x.shape[1]))
-        mean = sum_over_replicas(x.sum((0, 2, 3))) / count
+        here = x.new_full((1,), x.numel() // x.shape[1])
+        total = sum_over_replicas(torch.cat((x.sum((0, 2, 3)), here)))
+        count = total[-1].detach()
+        mean = total[:-1] / count
         centred = x - mean[:, None, None]
         variance = sum_over_replicas(centred.square().sum((0, 2, 3))) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
@@ -97,7 +99,7 @@ class ConditionalBatchNorm2d(nn.Module):
 @contextmanager
 def standing_statistics(network: nn.Module) -> Iterator[None]:
     """While open, forward passes replace the running statistics of all batch norms by their mean
-    over these passes (Brock et al. 2019, section 2: "standing statistics"). Leaves `network` in
+    over these passes ("standing statistics", Brock et al. 2019). Leaves `network` in
     eval mode. Note that statistics belong to one truncation and to no other.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -46,8 +46,19 @@ def chain_of(module: nn.Module) -> parametrize.ParametrizationList:
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A weight as the matrix [C_out, everything else]."""
+    """A weight as the matrix [C_out, everything else], the input channels last in its columns: for
+    the channels-last weights of convolutions that is a view, where any other order would copy."""
+    if weight.dim() == 4:
+        weight = weight.permute(0, 2, 3, 1)
     return weight.flatten(1)
+
+
+def as_row(vector: Tensor, weight: Tensor) -> Tensor:
+    """A vector over the columns of `as_matrix(weight)` in the shape [1, ...] of one row of it."""
+    if weight.dim() == 4:
+        channels, height, width = weight.shape[1:]
+        return vector.view(1, height, width, channels).permute(0, 3, 1, 2)
+    return vector.view(1, -1)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from biggan_sn.config import Config
-from biggan_sn.evaluation.judges import fitting_judge
+from biggan_sn.evaluation.scorers import fitting_scorer
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
@@ -35,7 +35,7 @@ def check(config: Config, ranks: int) -> None:
     build_penalty(config.penalties)
     build_regularizer(config.regularizers)
     if config.evaluation.every:
-        fitting_judge(config.evaluation.judge, config.data.num_classes, config.data.resolution)
+        fitting_scorer(config.evaluation.scorer, config.data.num_classes, config.data.resolution)
     with torch.device("meta"):
         build_generator(config)
         build_discriminator(config)

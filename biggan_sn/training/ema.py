@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.nn.lipschitz import CONVERGENCE, Constraint, unconstrained
+from biggan_sn.nn.lipschitz import CONVERGENCE, Constraint, unconstrain
 
 
 class EMA:
@@ -31,12 +31,14 @@ class EMA:
     def settled(self) -> nn.Module:
         """A copy of the average whose sigmas are those of the averaged weights."""
         network = deepcopy(self.network)
-        Constraint(network, CONVERGENCE).after_step()
+        Constraint(network, CONVERGENCE).refresh(CONVERGENCE)
         return network
 
     def generator(self) -> nn.Module:
         """A copy of the average with plain weights, in eval mode, to sample from."""
-        return unconstrained(self.settled()).eval()
+        network = self.settled()
+        unconstrain(network)
+        return network.eval()
 
 
 def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

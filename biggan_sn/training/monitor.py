@@ -54,7 +54,9 @@ class SpectrumMonitor:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """The subspaces the next measurement starts from."""
+        """The subspaces the next measurement starts from; nothing before the first."""
+        if self._triplets.cold:
+            return {}
         keys = [f"{short}/{layer}" for short, layer in self._weights]
         return dict(zip(keys, self._triplets.bases, strict=True))
 
@@ -65,8 +67,10 @@ class SpectrumMonitor:
         Raises:
             ValueError: it is that of other networks.
         """
+        if not state:
+            return
+        self._triplets.cold = False
         for name, basis in self.state().items():
             if name not in state or state[name].shape != basis.shape:
                 raise ValueError(f"not the spectra of these networks: {name!r}")
             basis.copy_(state[name])
-        self._triplets.cold = False

@@ -1,6 +1,6 @@
 """One side of the game: a network, and the optimizer that moves it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
@@ -47,6 +47,7 @@ class Player:
         self.microbatch = microbatch
         self._share = (0, batch_size, rank, ranks, microbatch)
         self._rounds = batch_size // (ranks * microbatch)
+        self._last = True
         self.model: nn.Module = network
         if ranks > 1:
             self.model = DistributedDataParallel(
@@ -78,7 +79,8 @@ class Player:
         gradients to themselves."""
         rounds = shares(*self._share)
         for number in range(1, self._rounds + 1):
-            with nullcontext() if number == self._rounds else self._no_sync():
+            self._last = number == self._rounds
+            with nullcontext() if self._last else self._no_sync():
                 yield next(rounds)
 
     @contextmanager
@@ -90,6 +92,10 @@ class Player:
     def descend(self, loss: Tensor) -> None:
         """Adds the gradient of one microbatch's mean loss, at its weight in the batch."""
         (loss / self._rounds).backward()
+
+    def once(self, term: Callable[[nn.Module], Tensor | float]) -> Tensor | float:
+        """A term on the network itself: computed in the last round only, at its full weight."""
+        return self._rounds * term(self.network) if self._last else 0.0
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's moments by parameter name: what safetensors can hold."""

@@ -48,16 +48,19 @@ class GANStep:
                         fake = self.sample(self.g.network, step, turn, share)
                     real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
                     d_loss = self.objective.d_loss(real_logits, fake_logits)
-                    d.descend(d_loss + self.penalize(real, fake, step * self.d_steps + turn))
+                    penalty = self.penalize(real, fake, step * self.d_steps + turn)
+                    d.descend(d_loss + penalty)
                     seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
+                    seen.add(d_penalty=penalty)
             self.d_constraint.after_step()  # fresh u, v and sigma
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
                 (logits,) = self.judge(self.d.network, fake)
                 g_loss = self.objective.g_loss(logits)
-                g.descend(g_loss + self.regularizer(g.network))
-                seen.add(g_loss=g_loss)
+                regularizer = g.once(self.regularizer)
+                g.descend(g_loss + regularizer)
+                seen.add(g_loss=g_loss, g_regularizer=regularizer)
         self.g_constraint.after_step()
         self.ema.update(self.g.network, step)
         return seen.result()
@@ -96,10 +99,11 @@ class Means:
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}
 
-    def add(self, **values: Tensor) -> None:
-        """Takes note of tensors by name."""
+    def add(self, **values: Tensor | float) -> None:
+        """Takes note of tensors by name; a plain number stands for a term that is not there."""
         for name, value in values.items():
-            self._values.setdefault(name, []).append(value.detach().mean())
+            if isinstance(value, Tensor):
+                self._values.setdefault(name, []).append(value.detach().mean())
 
     def result(self) -> dict[str, Tensor]:
         """The mean of all that was noted, by name."""

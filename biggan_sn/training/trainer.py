@@ -21,9 +21,9 @@ from biggan_sn.checkpoint import (
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
 from biggan_sn.data.loader import Batch, Loader, open_dataset
-from biggan_sn.evaluation.judges import evaluate
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.evaluation.sampling import Sampling, draw_classes
+from biggan_sn.evaluation.scorers import evaluate
 from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs, mean_over_ranks
 from biggan_sn.training.monitor import SpectrumMonitor
@@ -61,9 +61,18 @@ class Trainer:
         self.resumed = self.checkpoints.newest()
         if self.resumed:
             self._restore(self.resumed)
+        if not world.agree(self.step):
+            raise CheckpointError(
+                f"{folder}: the processes do not find the same checkpoint there; "
+                "it must be a folder that all nodes share"
+            )
 
     def run(self) -> bool:
-        """Trains to the end; True if it got there, False if it was told to stop before."""
+        """Trains to the end; True if it got there, False if it was told to stop before.
+
+        Raises:
+            ValueError: an image cannot be read.
+        """
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
         logs = Logs(self.folder, self.step, self.config.steps) if self.world.leads else None
         reals = loader.batches(
@@ -154,7 +163,7 @@ class Trainer:
         if logs is None:
             return 0.0
         section = self.config.evaluation
-        scores = evaluate(self.play.ema.generator(), section.judge, section.samples, Sampling())
+        scores = evaluate(self.play.ema.generator(), section.scorer, section.samples, Sampling())
         logs.scores(self.step, scores)
         return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
 

@@ -1,7 +1,11 @@
 """The processes of a job and this one's place among them."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -37,6 +41,32 @@ class World:
         flag = torch.tensor(float(here), device=self.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag.item())
+
+    def agree(self, number: int) -> bool:
+        """Whether all processes have the same number. Every process must call it."""
+        if self.ranks == 1:
+            return True
+        ends = torch.tensor([number, -number], device=self.device)
+        dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+        return bool(ends[0] == -ends[1])
+
+    @contextmanager
+    def holding(self, folder: Path) -> Iterator[None]:
+        """Keeps every other job out of a run's folder meanwhile.
+
+        Raises:
+            LaunchError: another job is at work there.
+        """
+        if not self.leads:
+            yield
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LaunchError(f"{folder}: another job is training there") from error
+            yield
 
     def wait(self) -> None:
         """Until every process is here."""

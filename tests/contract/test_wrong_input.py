@@ -266,8 +266,8 @@ LATE = {
     "no checkpoint to sample": Mistake(("sample", "{here}", "--out", "{run}"), "{here}"),
     "no checkpoint to sweep": Mistake(("sweep", "{run}", "--out", "{run}"), "{run}"),
     "no checkpoint to evaluate": Mistake(("evaluate", "{run}"), "{run}"),
-    "judge": train(*SMALL, "--evaluation.judge", "me", "--evaluation.every", "1", names="'me'"),
-    "judge of other data": train(*SMALL, "--evaluation.every", "1", names="'digits'"),
+    "scorer": train(*SMALL, "--evaluation.scorer", "me", "--evaluation.every", "1", names="'me'"),
+    "scorer of other data": train(*SMALL, "--evaluation.every", "1", names="'digits'"),
     "run_dir is a file": train(*SMALL, "--run_dir", "{config}", names="{config}", file=b"mine"),
 }
 
@@ -469,9 +469,9 @@ def test_samples_that_have_no_place(make, run, out):
     [
         ("sweep", ("--out", "{here}/sweep", "--truncations", "1", "0"), "truncation"),
         ("sweep", ("--out", "{here}/sweep", "--mode", "x"), "'x'"),
-        ("evaluate", ("--judge", "dogits"), "'digits'"),
+        ("evaluate", ("--scorer", "dogits"), "'digits'"),
         ("evaluate", ("--samples", "0"), "--samples"),
-        ("evaluate", ("--judge", "digits"), "'digits'"),
+        ("evaluate", ("--scorer", "digits"), "'digits'"),
     ],
 )
 def test_mistakes_of_sweeps_and_scores(make, run, verb, options, names):

@@ -11,6 +11,7 @@ from PIL import Image
 import biggan_sn
 from biggan_sn.cli import main
 from biggan_sn.config_io import to_dict
+from biggan_sn.training.world import World
 
 
 @pytest.fixture
@@ -45,6 +46,14 @@ def test_another_config_in_the_same_folder_is_refused(run, given, capsys):
     assert "model.channels: 2 -> 3; seed: 0 -> 5" in error
 
 
+def test_two_jobs_do_not_share_a_folder(run, capsys):
+    with World().holding(run):
+        assert main(["train", "--run_dir", str(run), "--steps", "3"]) == 2
+    assert f"{run}: another job is training there" in capsys.readouterr().err
+    assert yaml.safe_load((run / "config.yaml").read_text())["steps"] == 2, "left alone"
+    assert main(["train", "--run_dir", str(run), "--steps", "3"]) == 0
+
+
 def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):
     drawing = ["sample", str(run), "--classes", "0", "2", "--per_class", "3", "--truncation", "0.5"]
     for out in ("grid.png", "arrays.npz", "folder"):
@@ -67,7 +76,7 @@ def test_sweep_and_evaluate(run, tmp_path, capsys):
     assert [row["truncation"] for row in rows] == ["0.1", "2.0"]
     assert float(rows[0]["diversity"]) < float(rows[1]["diversity"])
     capsys.readouterr()
-    assert main(["evaluate", str(run)]) == 2, "the judge of digits cannot judge three classes"
+    assert main(["evaluate", str(run)]) == 2, "the scorer of digits cannot score three classes"
 
 
 def test_bench_compares_two_configs_in_one_run(given, capsys):

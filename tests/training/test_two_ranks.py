@@ -41,7 +41,12 @@ def play(config, world):
 def _rank(rank, config, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(play(config, World(rank, 2)), f"{folder}/{rank}.pt")
+    world = World(rank, 2)
+    assert world.agree(7)
+    assert not world.agree(rank)
+    assert world.any(rank == 1)
+    assert not world.any(False)
+    torch.save(play(config, world), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -188,7 +188,7 @@ FREE = {
     *("generator.microbatch", "discriminator.microbatch"),
     "monitor.every",
     *("checkpoint.every", "checkpoint.keep", "checkpoint.keep_best"),
-    *("evaluation.every", "evaluation.judge", "evaluation.samples"),
+    *("evaluation.every", "evaluation.scorer", "evaluation.samples"),
     *("logs.every", "logs.images", "logs.rows", "logs.columns"),
 }
 

@@ -1,4 +1,6 @@
-"""The judge of digits: tells good samples from every kind of bad ones, and says the same twice."""
+"""The scorer of digits: tells good samples from every kind of bad ones, and says the same twice."""
+
+import math
 
 import pytest
 import torch
@@ -6,7 +8,6 @@ import torch
 from biggan_sn.data.digits import load_digits
 from biggan_sn.data.loader import normalize
 from biggan_sn.evaluation.digits import (
-    distance_within_classes,
     real_scores,
     score,
     trained_network,
@@ -47,15 +48,13 @@ def test_each_failure_shows(train):
     assert score(noise, labels)["accuracy"] < 0.3
 
 
+def test_a_generator_that_diverged_scores_nan(train):
+    images, labels = train[0][:40].clone(), train[1][:40]
+    images[3, 0, 0, 0] = torch.nan
+    assert math.isnan(score(images, labels)["fid"])
+
+
 def test_recipe_is_deterministic(train):
     first = trained_network()(train[0][:50])[1]
     trained_network.cache_clear()
     assert torch.equal(trained_network()(train[0][:50])[1], first)
-
-
-def test_distance_within_classes():
-    images = torch.zeros(5, 3, 2, 2)
-    images[1], images[3] = 1.0, 2.0
-    labels = torch.tensor([0, 0, 1, 1, 2])  # a class of one has no pairs
-    expected = (12**0.5 + 2 * 12**0.5) / 2
-    assert distance_within_classes(images, labels) == pytest.approx(expected)

@@ -8,11 +8,11 @@ from biggan_sn.evaluation.pictures import GAP, RAMP, grid, heat_map, strip
 
 
 def flat_images(values):
-    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    return torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
 
 
 def test_grid_shows_a_class_in_each_column():
-    pixels = grid(flat_images([-1.0, -1.0, 0.0, 0.0, 1.0, 1.0]), columns=3)
+    pixels = grid(flat_images([0, 0, 128, 128, 255, 255]), columns=3)
     cell = 4 + GAP
     assert pixels.shape == (2 * cell + GAP, 3 * cell + GAP, 3)
     for row in range(2):

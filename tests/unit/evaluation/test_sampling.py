@@ -1,6 +1,7 @@
 """Samples from a checkpoint: what a class draws, what truncation and statistics do to it."""
 
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 from biggan_sn.checkpoint import find
+from biggan_sn.data.loader import normalize
+from biggan_sn.evaluation.diversity import diversity
 from biggan_sn.evaluation.sampling import (
     Sampling,
     draw_classes,
@@ -16,7 +19,7 @@ from biggan_sn.evaluation.sampling import (
     renew_statistics,
     write,
 )
-from biggan_sn.evaluation.sweep import diversity, sweep
+from biggan_sn.evaluation.sweep import sweep
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 
@@ -51,18 +54,18 @@ def test_a_class_draws_alike_whichever_others_do(generator):
     images, labels = draw_classes(generator, [0, 1, 2], 4, Sampling(seed=5))
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     alone, _ = draw_classes(generator, [1], 4, Sampling(seed=5))
-    torch.testing.assert_close(alone, images[4:8])
+    assert (alone.int() - images[4:8].int()).abs().max() <= 1, "rounding in other batches"
     more, _ = draw_classes(generator, [1], 6, Sampling(seed=5))
-    torch.testing.assert_close(more[:4], alone)
+    assert (more[:4].int() - alone.int()).abs().max() <= 1
     other, _ = draw_classes(generator, [1], 4, Sampling(seed=6))
-    assert not torch.allclose(other, alone)
+    assert (other.int() - alone.int()).abs().max() > 20
 
 
 def test_little_truncation_is_little_diversity(generator):
-    spread = [
-        diversity(*draw_classes(generator, [0, 1, 2], 8, Sampling(truncation=value)))
-        for value in (0.01, 0.5, 2.0)
-    ]
+    spread = []
+    for value in (0.01, 0.5, 2.0):
+        images, labels = draw_classes(generator, [0, 1, 2], 8, Sampling(truncation=value))
+        spread.append(diversity(normalize(images), labels))
     assert spread[0] < 0.05 * spread[2]
     assert spread[0] < spread[1] < spread[2]
 
@@ -71,6 +74,8 @@ def test_diversity_is_the_mean_root_mean_square_difference():
     images = torch.zeros(4, 3, 2, 2)
     images[1], images[3] = 1.0, 0.5
     assert diversity(images, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.75)
+    assert diversity(images, torch.tensor([0, 0, 1, 2])) == pytest.approx(1), "a class of one"
+    assert math.isnan(diversity(images, torch.arange(4)))
 
 
 def test_standing_statistics_belong_to_the_truncation(generator):
@@ -99,7 +104,8 @@ def test_impossible_samplings_are_refused(wrong):
 
 
 def test_writing(tmp_path):
-    images = torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    images = torch.tensor([0, 85, 170, 255], dtype=torch.uint8)
+    images = images.view(4, 1, 1, 1).expand(4, 3, 8, 8)
     labels = torch.tensor([2, 2, 7, 7])
     with Image.open(write(images, labels, tmp_path / "deep" / "grid.png")) as picture:
         assert picture.size == (2 * 10 + 2, 2 * 10 + 2)

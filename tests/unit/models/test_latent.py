@@ -5,7 +5,7 @@ import torch
 
 from biggan_sn.models.latent import TRUNCATIONS, Latents
 
-LATENTS = Latents(seed=3, z_dim=20, num_classes=7)
+LATENTS = Latents(seed=3, z_dim=20, num_classes=7, purpose="test")
 
 
 def test_z_is_standard_normal():
@@ -28,7 +28,7 @@ def test_a_position_draws_alike_in_any_company():
     parts = [LATENTS.z(range(start, start + 5)) for start in range(100, 120, 5)]
     assert torch.equal(whole, torch.cat(parts))
     assert not torch.equal(whole, LATENTS.z(range(101, 121)))
-    assert not torch.equal(whole, Latents(4, 20, 7).z(range(100, 120)))
+    assert not torch.equal(whole, Latents(4, 20, 7, "test").z(range(100, 120)))
     assert not torch.equal(whole, Latents(3, 20, 7, "other").z(range(100, 120)))
 
 

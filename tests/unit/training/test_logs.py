@@ -65,6 +65,17 @@ def test_a_line_cut_short_by_a_kill_is_dropped_and_later_steps_too(tmp_path):
     assert "20/100" not in (tmp_path / "log.txt").read_text()
 
 
+def test_monitor_that_has_not_measured_has_nothing_to_restore():
+    """Random bases must not pass for found ones: the first measurement would be worse."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(30, 20)
+    fresh, resumed = (SpectrumMonitor({"G": network}, values=3) for _ in range(2))
+    assert fresh.state() == {}
+    resumed.load_state({})
+    assert torch.equal(resumed.measure()["G"].sigmas, fresh.measure()["G"].sigmas)
+    assert set(fresh.state()) == {"G/"}
+
+
 def test_monitor_measures_raw_weights_by_layer_name():
     torch.manual_seed(0)
     networks = {

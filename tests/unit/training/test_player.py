@@ -42,6 +42,26 @@ def test_microbatches_add_up_to_the_batch(microbatch):
     torch.testing.assert_close(weights(whole), weights(parts), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("microbatch", [2, 8])
+def test_a_term_on_the_network_counts_once(microbatch):
+    computed = []
+
+    def term(network):
+        computed.append(network)
+        return sum(p.square().sum() for p in network.parameters())
+
+    side = player(microbatch)
+    with side.turn():
+        for _ in side.microbatches():
+            loss = sum(p.sum() for p in side.network.parameters())
+            side.descend(loss + side.once(term))
+        gradients = [p.grad for p in side.trainable]
+        weights = [p.detach().clone() for p in side.trainable]
+    assert len(computed) == 1
+    for gradient, weight in zip(gradients, weights, strict=True):
+        torch.testing.assert_close(gradient, 1 + 2 * weight)
+
+
 def test_network_is_frozen_outside_its_turn():
     side = player()
     assert not any(p.requires_grad for p in side.network.parameters())

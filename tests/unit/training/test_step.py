@@ -109,6 +109,16 @@ def test_penalty_is_lazy_and_as_strong(small_config):
     torch.testing.assert_close(every[3], every[0])
 
 
+def test_what_is_logged_is_the_mean_over_the_step(small_config):
+    step, reals = ready(small_config)
+    scalars = step(0, reals)
+    assert list(scalars) == ["d_loss", "d_real", "d_fake", "d_penalty", "g_loss", "g_regularizer"]
+    assert all(value.shape == () and torch.isfinite(value) for value in scalars.values())
+    assert scalars["d_penalty"] > 0
+    plain, reals = ready(replace(small_config, penalties={}, regularizers={}))
+    assert list(plain(0, reals)) == ["d_loss", "d_real", "d_fake", "g_loss"]
+
+
 def test_ema_copies_until_its_start(small_config):
     config = replace(whole(small_config), ema=EMAConfig(decay=0.9, start=2))
     step, reals = ready(config)
