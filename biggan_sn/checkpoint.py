@@ -19,6 +19,7 @@ STATE_NAME = "state.json"
 LATEST = "latest"
 BEST = "best"
 VERSION = 1
+REMEDY = "without its folder, the checkpoint before it is the newest"
 
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]
 
@@ -130,7 +131,7 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((path / STATE_NAME).read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / STATE_NAME}: cannot be read ({error})") from error
+        raise CheckpointError(f"{path / STATE_NAME}: cannot be read ({error}); {REMEDY}") from error
     version = state.get("version") if isinstance(state, dict) else None
     if version != VERSION:
         raise CheckpointError(
@@ -149,7 +150,7 @@ def load_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from error
+        raise CheckpointError(f"{file}: cannot be read ({error}); {REMEDY}") from error
 
 
 def load_network(network: torch.nn.Module, path: Path, name: str, assign: bool = False) -> None:

@@ -9,9 +9,10 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import yaml
@@ -28,19 +29,26 @@ if TYPE_CHECKING:
     from biggan_sn.training.trainer import Trainer
 
 CONFIG_NAME = "config.yaml"
-WRONG_INPUT = 2
+DIVERGED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0 if it did what it should, 2 if its input was wrong."""
+    """Runs one verb. Returns 0 if it did what it should, 1 if a training run diverged, 2 if the
+    input was wrong, 130 if it was interrupted where nothing is to be saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
     except (ArgumentError, ValueError, OSError) as error:
-        rank = os.environ.get("RANK")
-        where = f"rank {rank}: " if rank is not None else ""
-        print(f"biggan-sn: error: {where}{' '.join(str(error).split())}", file=sys.stderr)
+        _complain(error)
         return WRONG_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _complain(error: Exception) -> None:
+    rank = os.environ.get("RANK")
+    where = f"rank {rank}: " if rank is not None else ""
+    print(f"biggan-sn: error: {where}{' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
@@ -148,21 +156,26 @@ def _ranks() -> int:
 def _train(parser: ArgumentParser, parsed: Namespace) -> int:
     config = _config(parser, parsed)
     folder: Path = parsed.run_dir
+    if not str(parsed.run_dir).strip(" .") or not parsed.run_dir.name:
+        raise ValueError(f"--run_dir must name a folder of the run's own, got {str(folder)!r}")
     stored = folder / CONFIG_NAME
-    if stored.is_file():
+    if stored.is_file() and (folder / "checkpoints" / "latest").exists():
         check_yaml(stored)
         before = _config(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
         if different := changes(before, config):
             raise ValueError(
-                f"{folder} holds a run with another config ({'; '.join(different)}); "
-                "a new run needs another --run_dir"
+                f"{folder} holds a run with another config ({'; '.join(different)}); to go on "
+                "with it leave out --config and these options, a new run needs another --run_dir"
             )
     from biggan_sn.checkpoint import write_whole
     from biggan_sn.training.build import check
-    from biggan_sn.training.trainer import Trainer
+    from biggan_sn.training.trainer import DivergenceError, Trainer
     from biggan_sn.training.world import join, leave
 
     check(config, _ranks())
+    if config.data.path:  # a run may be carried on from any folder
+        path = Path(config.data.path).absolute()
+        config = replace(config, data=replace(config.data, path=str(path)))
     world = join()
     try:
         trainer = Trainer(config, folder, world)
@@ -170,11 +183,14 @@ def _train(parser: ArgumentParser, parsed: Namespace) -> int:
             if world.leads:
                 write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
             finished = _run_to_the_end(trainer)
+    except DivergenceError as error:
+        _complain(error)
+        return DIVERGED
     finally:
         leave()
     if world.leads:
         word = "finished" if finished else f"stopped at step {trainer.step}"
-        again = "" if finished else f"; go on with: biggan-sn train --run_dir {folder}"
+        again = "" if finished else f"; go on with: biggan-sn train --run_dir {quote(str(folder))}"
         print(f"{folder}: {word}{again}")
     return 0
 
@@ -275,7 +291,7 @@ def _sample(parser: ArgumentParser, parsed: Namespace) -> int:
     generator, classes = _open_generator(parsed)
     renew_statistics(generator, sampling)
     images, labels = draw_classes(generator, classes, parsed.per_class, sampling)
-    print(write(images, labels, parsed.out))
+    print(write(images, labels, parsed.out, len(classes)))
     return 0
 
 
@@ -322,9 +338,10 @@ def _bench(parser: ArgumentParser, parsed: Namespace) -> int:
         check(config, _ranks())
     world = join()
     try:
-        for record in compare(configs, world, parsed.rounds, parsed.steps_per_round):
+        records = compare(configs, world, parsed.rounds, parsed.steps_per_round)
+        for changed, record in zip(([], parsed.against), records, strict=False):
             if world.leads:
-                print(json.dumps(record))
+                print(json.dumps({"changed": changed, **record}))
     finally:
         leave()
     return 0

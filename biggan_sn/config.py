@@ -67,7 +67,7 @@ class ModelConfig:
     """The two networks.
 
     Args:
-        name: architecture; a row of ARCHITECTURES.
+        name: architecture: sngan, sagan or biggan (rows of ARCHITECTURES).
         channels: base width `ch` of both networks.
         generator_attention: resolutions after which G attends to itself.
         discriminator_attention: resolutions after which D attends to itself.
@@ -75,7 +75,7 @@ class ModelConfig:
         shared_dim: length of the class embedding shared by all conditional norms of G; 0 gives
             every norm a table of its own; null takes what the architecture's paper has.
         hierarchical_z: feed a part of z to every block of G; null as above.
-        initialization: how weights start; a row of INITIALIZERS.
+        initialization: how weights start: orthogonal, normal or xavier (INITIALIZERS).
     """
 
     name: str = "biggan"
@@ -98,7 +98,8 @@ class LipschitzConfig:
     """Constraints put on the networks from outside.
 
     Args:
-        generator: rows of LIPSCHITZ applied to G, in order; an empty list is none.
+        generator: what is put on G, a list of spectral_norm or torch_spectral_norm (rows of
+            LIPSCHITZ); an empty list is nothing.
         discriminator: the same for D.
         power_iterations: power iterations of spectral normalisation per optimizer step.
         eps: smallest sigma that a weight is divided by.
@@ -198,7 +199,7 @@ class EvaluationConfig:
 
     Args:
         every: steps between two evaluations; 0 switches them off.
-        scorer: what scores the samples; a row of SCORERS.
+        scorer: what scores the samples: digits (rows of SCORERS).
         samples: number of samples scored.
     """
 
@@ -237,11 +238,13 @@ class Config:
     """One run. Sections are components; scalars belong to the training loop.
 
     Args:
-        objective: adversarial losses of both sides; a row of OBJECTIVES.
-        penalties: weight of each term on D's input gradient; rows of PENALTIES.
+        objective: adversarial losses of both sides: hinge, minimax, nonsaturating, lsgan or wgan
+            (rows of OBJECTIVES).
+        penalties: weight of each term on D's input gradient, as in --penalties.r1 10: r1 (rows of
+            PENALTIES).
         penalty_every: D updates between two penalised ones; the weight is multiplied by it, so
             its mean effect stays (lazy regularisation, Karras et al. 2020).
-        regularizers: weight of each term on G's weights; rows of REGULARIZERS.
+        regularizers: weight of each term on G's weights: orthogonal (rows of REGULARIZERS).
         steps: length of the run in updates of G.
         d_steps: updates of D per update of G.
         batch_size: images of one update, over all processes and microbatches.

@@ -24,6 +24,7 @@ from biggan_sn.data.shards import ShardIndex, build_index, save_index, stored_cl
 from biggan_sn.positions import permutation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+SHOWN = 20  # classes, of which the names are printed
 HIDDEN = (".", "__MACOSX")  # folders that programs leave beside those of a person
 Sample = tuple[bytes, str, int]  # encoded image, its extension, its label
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"make_shards: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -93,11 +96,16 @@ def find_images(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
         )
     files = []
     for label, folder in enumerate(folders):
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in folder.rglob("*") if _is_image(p.relative_to(folder)))
         if not found:
             raise ValueError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
         files += [(path, label) for path in found]
     return files, tuple(folder.name for folder in folders)
+
+
+def _is_image(path: Path) -> bool:
+    hidden = any(part.startswith(HIDDEN) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _encode(path: Path, resolution: int, extension: str, quality: int) -> bytes:
@@ -199,6 +207,8 @@ def _report(index: ShardIndex) -> None:
         f"{index.root}: {len(index)} images of {len(index.classes)} classes "
         f"({counts.min()} to {counts.max()} each) in {len(index.names)} shards"
     )
+    if len(index.classes) <= SHOWN:
+        print("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(index.classes)))
 
 
 if __name__ == "__main__":

@@ -225,6 +225,9 @@ def load_index(root: Path) -> ShardIndex:
     remedy = f"write it with: python -m data_tools.make_shards index {root}"
     if not root.is_dir():
         raise ShardError(f"{root}: no such folder of shards")
+    if not any(root.glob("*.tar")):
+        made = "make some with: python -m data_tools.make_shards folder IMAGES OUT --resolution R"
+        raise ShardError(f"{root}: no .tar shards there; {made}")
     index = _read_index(root, remedy)
     _check_shards(root, dict(zip(index.names, index.sizes, strict=True)), remedy)
     return index

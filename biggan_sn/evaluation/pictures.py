@@ -34,14 +34,18 @@ def strip(grids: Sequence[Pixels], titles: Sequence[str]) -> Pixels:
     """Pictures of one height side by side, each under its title."""
     font = ImageFont.load_default(16)
     bar, space = 26, 12
-    width = sum(grid.shape[1] for grid in grids) + space * (len(grids) - 1)
+    widths = [
+        max(picture.shape[1], round(font.getlength(title)) + 2)
+        for picture, title in zip(grids, titles, strict=True)
+    ]
+    width = sum(widths) + space * (len(grids) - 1)
     sheet = Image.new("RGB", (width, grids[0].shape[0] + bar), PAPER)
     pen = ImageDraw.Draw(sheet)
     left = 0
-    for picture, title in zip(grids, titles, strict=True):
-        pen.text((left + picture.shape[1] / 2, bar / 2), title, INK, font, anchor="mm")
-        sheet.paste(Image.fromarray(picture), (left, bar))
-        left += picture.shape[1] + space
+    for picture, title, room in zip(grids, titles, widths, strict=True):
+        pen.text((left + room / 2, bar / 2), title, INK, font, anchor="mm")
+        sheet.paste(Image.fromarray(picture), (left + (room - picture.shape[1]) // 2, bar))
+        left += room + space
     return np.asarray(sheet)
 
 

@@ -25,6 +25,7 @@ from biggan_sn.tables import lookup
 
 PER_CLASS = 1_000_000  # positions of each class, so that a class draws alike whichever others do
 BATCH = 64
+WRITTEN = (".png", ".npz", "")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Sampling:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if self.truncation is not None and self.truncation <= 0:
             raise ValueError(f"truncation must be positive, got {self.truncation}")
+        if self.truncation is None and self.mode != "resample":
+            raise ValueError(f"mode {self.mode!r} needs a truncation value")
         if self.standing_statistics < 0:
             raise ValueError(
                 f"standing_statistics must be 0 or more, got {self.standing_statistics}"
@@ -88,12 +91,9 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"no such device {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"no CUDA device on this machine for {name!r}")
-    return device
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch says it in many ways
+        raise ValueError(f"no device {name!r} on this machine") from error
 
 
 def check_classes(classes: Sequence[int], num_classes: int) -> None:
@@ -147,20 +147,28 @@ def _images(generator: nn.Module, z: Tensor, y: Tensor) -> Tensor:
     return images
 
 
-def write(images: Tensor, labels: Tensor, out: Path) -> Path:
-    """Writes images uint8 [N, 3, H, W] of classes [N] to `out`: one grid with a column per
-    class if it is a .png, arrays `images` uint8 [N, H, W, 3] and `labels` if it is a .npz, and
-    else a folder of PNGs named by class and number. Returns `out`.
+def write(images: Tensor, labels: Tensor, out: Path, columns: int) -> Path:
+    """Writes images uint8 [N, 3, H, W] of classes [N] to `out`: one grid of so many columns if it
+    is a .png, arrays `images` uint8 [N, H, W, 3] and `labels` if it is a .npz, and else an empty
+    folder of PNGs named by class and number. Returns `out`.
+
+    Raises:
+        ValueError: a picture of another kind, or a folder with something in it.
     """
+    kind = out.suffix.lower()
+    if kind not in WRITTEN and kind in Image.registered_extensions():
+        raise ValueError(f"{out}: only a .png, a .npz or a folder can be written")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".png":
-        Image.fromarray(grid(images, len(labels.unique()))).save(out)
+    if kind == ".png":
+        Image.fromarray(grid(images, columns)).save(out)
         return out
     pixels = images.permute(0, 2, 3, 1).numpy()
-    if out.suffix == ".npz":
+    if kind == ".npz":
         np.savez_compressed(out, images=pixels, labels=labels.numpy())
         return out
     out.mkdir(exist_ok=True)
+    if any(out.iterdir()):
+        raise ValueError(f"{out}: not empty; the samples would mix with what is there")
     numbers: Counter[int] = Counter()
     for image, label in zip(pixels, labels.tolist(), strict=True):
         Image.fromarray(image).save(out / f"class{label:04d}_{numbers[label]:06d}.png")

@@ -15,10 +15,18 @@ class SelfAttention(nn.Module):
     Zhang et al. 2019 (SAGAN), eq. 2 and 3, in the form of BigGAN: queries and keys of C/8
     channels, values of C/2, keys and values max-pooled 2x2, no 1/sqrt(d) in the softmax, no bias.
     Shapes: [N, C, H, W] -> [N, C, H, W] with even H and W.
+
+    Raises:
+        ValueError: fewer than 8 channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        if channels < 8:
+            raise ValueError(
+                f"self-attention needs 8 channels or more where it stands, got {channels}; "
+                "raise model.channels"
+            )
         self.theta = nn.Conv2d(channels, channels // 8, 1, bias=False)
         self.phi = nn.Conv2d(channels, channels // 8, 1, bias=False)
         self.g = nn.Conv2d(channels, channels // 2, 1, bias=False)

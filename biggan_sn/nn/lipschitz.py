@@ -40,8 +40,10 @@ class _DivideBySigma(torch.autograd.Function):
         weight, u, v, sigma = ctx.saved_tensors
         along = (gradient * weight).sum() / sigma.square()
         columns = (along * u).view(-1, *(1,) * (weight.dim() - 1))
-        rank_one = torch.addcmul(gradient / sigma, columns, as_row(v, weight), value=-1)
-        return rank_one, None, None, None
+        result = torch.addcmul(gradient / sigma, columns, as_row(v, weight), value=-1)
+        if result.stride() != weight.stride():  # DDP and the fused Adam want one layout
+            result = torch.empty_like(weight).copy_(result)
+        return result, None, None, None
 
 
 class SpectralNorm(nn.Module):

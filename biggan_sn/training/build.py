@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from biggan_sn.config import Config
-from biggan_sn.evaluation.scorers import fitting_scorer
+from biggan_sn.evaluation.scorers import SCORERS, fitting_scorer
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
@@ -34,6 +34,7 @@ def check(config: Config, ranks: int) -> None:
     lookup(OBJECTIVES, config.objective, "objective")
     build_penalty(config.penalties)
     build_regularizer(config.regularizers)
+    lookup(SCORERS, config.evaluation.scorer, "scorer")
     if config.evaluation.every:
         fitting_scorer(config.evaluation.scorer, config.data.num_classes, config.data.resolution)
     with torch.device("meta"):

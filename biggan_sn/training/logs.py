@@ -38,6 +38,9 @@ class Logs:
 
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for name in (SCALARS, SPECTRA, JOURNAL) if step == 0 else ():
+            if (folder / name).exists():  # of a run that lost its checkpoints, or never had one
+                (folder / name).replace(folder / f"{name}.old")
         for name in (SCALARS, SPECTRA):
             _cut(folder / name, lambda line: int(json.loads(line)["step"]), step)
         _cut(folder / JOURNAL, _journal_step, step)

@@ -32,6 +32,10 @@ from biggan_sn.training.world import World
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class DivergenceError(RuntimeError):
+    """The losses are not finite any more."""
+
+
 class Trainer:
     """One run in one folder. Its state is its tensors and two integers: `step`, the updates of G
     done, and `position`, the images D has been handed.
@@ -72,6 +76,7 @@ class Trainer:
 
         Raises:
             ValueError: an image cannot be read.
+            DivergenceError: the losses are not finite any more.
         """
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
         logs = Logs(self.folder, self.step, self.config.steps) if self.world.leads else None
@@ -99,10 +104,12 @@ class Trainer:
             scalars = self.play(self.step, reals)
             self.step += 1
             self.position += images_per_step
+            if self._due(self.config.logs.every) or self._due(self.config.checkpoint.every):
+                means = self._finite(scalars)
             if self._due(self.config.logs.every):
-                now = time.monotonic()
-                speed = images_per_step * (self.step - last) / (now - clock)
-                self._log(logs, scalars, speed)
+                speed = images_per_step * (self.step - last) / (time.monotonic() - clock)
+                if logs:
+                    logs.scalars(self.step, means, speed)
                 clock, last = time.monotonic(), self.step
             self._look(logs)
             score = self._evaluate(logs)
@@ -138,10 +145,18 @@ class Trainer:
             f"{self.world.ranks} x {self.world.device}, {self.config.precision}"
         )
 
-    def _log(self, logs: Logs | None, scalars: dict[str, Tensor], speed: float) -> None:
+    def _finite(self, scalars: dict[str, Tensor]) -> dict[str, float]:
+        """The means over all ranks. Raises DivergenceError, on every rank, rather than let a lost
+        run go on and save over its last good checkpoint."""
         means = mean_over_ranks(scalars, self.world.ranks)
-        if logs:
-            logs.scalars(self.step, means, speed)
+        if lost := [name for name, value in means.items() if not math.isfinite(value)]:
+            newest = self.checkpoints.newest()
+            raise DivergenceError(
+                f"{lost[0]} is {means[lost[0]]} at step {self.step}: the run diverged and stops; "
+                f"its newest checkpoint is {newest.name if newest else 'none'}. Lower learning "
+                "rates, or constraints on both networks, may help"
+            )
+        return means
 
     def _look(self, logs: Logs | None) -> None:
         """Spectra and sample grids. Spectra are measured on all ranks, for their state goes on."""

@@ -1,15 +1,24 @@
 """Every YAML in configs/ parses, and builds on the meta device; the schema has no unions."""
 
 import dataclasses
+import re
 import types
 import typing
 from pathlib import Path
 
 import pytest
 
-from biggan_sn.cli import VERBS, _config, _parser
-from biggan_sn.config import Config
+from biggan_sn.cli import VERBS, _config, _parser, main
+from biggan_sn.config import Config, EvaluationConfig, LipschitzConfig, ModelConfig
 from biggan_sn.config_io import from_dict, to_dict
+from biggan_sn.evaluation.scorers import SCORERS
+from biggan_sn.losses.objectives import OBJECTIVES
+from biggan_sn.losses.penalties import PENALTIES
+from biggan_sn.losses.regularizers import REGULARIZERS
+from biggan_sn.models.latent import TRUNCATIONS
+from biggan_sn.models.zoo import ARCHITECTURES
+from biggan_sn.nn.layers import INITIALIZERS
+from biggan_sn.nn.lipschitz import LIPSCHITZ
 from biggan_sn.training.build import check
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -65,3 +74,26 @@ def test_every_field_is_documented():
 
 def test_every_verb_explains_itself():
     assert all(declare.__doc__ for declare, _ in VERBS.values())
+
+
+@pytest.mark.parametrize(
+    ("schema", "table"),
+    [
+        (Config, OBJECTIVES),
+        (Config, PENALTIES),
+        (Config, REGULARIZERS),
+        (ModelConfig, ARCHITECTURES),
+        (ModelConfig, INITIALIZERS),
+        (LipschitzConfig, LIPSCHITZ),
+        (EvaluationConfig, SCORERS),
+    ],
+)
+def test_help_names_every_row_of_every_table(schema, table):
+    words = set(re.findall(r"[a-z0-9_]+", schema.__doc__))
+    assert words >= table.keys()
+
+
+def test_help_names_the_kinds_of_truncation(capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    assert set(re.findall(r"[a-z_]+", capsys.readouterr().out)) >= TRUNCATIONS.keys()

@@ -256,7 +256,7 @@ LATE = {
     "z_dim in unequal parts": train("--model.z_dim", "7", names="z_dim 7"),
     "no data.path": train(names="data.path"),
     "no such data": train("--data.path", "{here}/none", names="{here}/none"),
-    "no index": train("--data.path", "{here}", names="{here}/index.npz"),
+    "no shards": train("--data.path", "{here}", names="{here}: no .tar shards"),
     "num_classes": train(*SMALL, "--data.num_classes", "3", names="data.num_classes"),
     "resolution of the data": train(
         *SMALL, "--data.resolution", "64", "--model.z_dim", "10", names="data.resolution"

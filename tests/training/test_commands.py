@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import biggan_sn
 from biggan_sn.cli import main
@@ -54,6 +56,19 @@ def test_two_jobs_do_not_share_a_folder(run, capsys):
     assert main(["train", "--run_dir", str(run), "--steps", "3"]) == 0
 
 
+def test_a_run_that_diverges_stops_before_it_saves_over_a_good_checkpoint(run, capsys):
+    """The last good step is 2; from there on the rates are absurd."""
+    state = run / "checkpoints" / "step_00000002" / "generator.safetensors"
+    weights = load_file(state)
+    weights["conv.bias"] += torch.nan
+    save_file(weights, state)
+    assert main(["train", "--run_dir", str(run), "--steps", "50", "--checkpoint.every", "1"]) == 1
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
+    assert "nan at step 3" in line
+    assert "newest checkpoint is step_00000002" in line
+    assert [path.name for path in (run / "checkpoints").glob("step_*")] == ["step_00000002"]
+
+
 def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):
     drawing = ["sample", str(run), "--classes", "0", "2", "--per_class", "3", "--truncation", "0.5"]
     for out in ("grid.png", "arrays.npz", "folder"):
@@ -92,8 +107,6 @@ def test_bench_compares_two_configs_in_one_run(given, capsys):
 
 
 def test_load_generator_from_python(run):
-    import torch
-
     generator = biggan_sn.load_generator(run)
     images = generator(torch.randn(2, generator.z_dim), torch.tensor([0, 2]))
     assert images.shape == (2, 3, 32, 32)

@@ -31,6 +31,14 @@ def test_strip_puts_every_grid_under_its_title():
     assert (title[:, -60:] < 100).any(), "ink above the second"
 
 
+def test_titles_wider_than_their_grids_stay_apart():
+    black = np.zeros((10, 8, 3), np.uint8)
+    titles = ["scaled_resample 0.25", "scaled_resample 1"]
+    narrow, wide = strip([black, black], titles), strip([np.repeat(black, 40, 1)] * 2, titles)
+    inks = [(sheet[:-10] < 100).any(2).sum() for sheet in (narrow, wide)]
+    assert inks[0] == pytest.approx(inks[1], rel=0.1), "all the ink of both titles is there"
+
+
 def test_heat_map_spreads_the_ramp_and_marks_what_is_not_finite():
     values = np.array([[0.0, 1.0], [0.5, np.nan]])
     pixels = heat_map(values, ["low", "middle"], "G", 10, 20).reshape(-1, 3)

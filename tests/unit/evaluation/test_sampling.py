@@ -96,7 +96,13 @@ def test_standing_statistics_belong_to_the_truncation(generator):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"truncation": 0.0}, {"mode": "resampel"}, {"seed": -1}, {"standing_statistics": -1}],
+    [
+        {"truncation": 0.0},
+        {"mode": "resampel", "truncation": 1.0},
+        {"mode": "clamp"},
+        {"seed": -1},
+        {"standing_statistics": -1},
+    ],
 )
 def test_impossible_samplings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).partition("_")[0]):
@@ -107,26 +113,30 @@ def test_writing(tmp_path):
     images = torch.tensor([0, 85, 170, 255], dtype=torch.uint8)
     images = images.view(4, 1, 1, 1).expand(4, 3, 8, 8)
     labels = torch.tensor([2, 2, 7, 7])
-    with Image.open(write(images, labels, tmp_path / "deep" / "grid.png")) as picture:
+    with Image.open(write(images, labels, tmp_path / "deep" / "grid.PNG", 2)) as picture:
         assert picture.size == (2 * 10 + 2, 2 * 10 + 2)
-    with np.load(write(images, labels, tmp_path / "all.npz")) as arrays:
+    with np.load(write(images, labels, tmp_path / "all.npz", 2)) as arrays:
         assert arrays["images"].shape == (4, 8, 8, 3)
         assert arrays["images"][:, 0, 0, 0].tolist() == [0, 85, 170, 255]
         assert arrays["labels"].tolist() == [2, 2, 7, 7]
-    names = sorted(path.name for path in write(images, labels, tmp_path / "many").iterdir())
+    names = sorted(path.name for path in write(images, labels, tmp_path / "many", 2).iterdir())
     assert names == ["class0002_000000.png", "class0002_000001.png",
                      "class0007_000000.png", "class0007_000001.png"]  # fmt: skip
+    with pytest.raises(ValueError, match="not empty"):
+        write(images, labels, tmp_path / "many", 2)
+    with pytest.raises(ValueError, match=r"x\.jpg"):
+        write(images, labels, tmp_path / "x.jpg", 2)
 
 
 def test_sweep_draws_every_truncation_with_its_own_statistics(generator, tmp_path):
     samplings = [Sampling(truncation=t, standing_statistics=4) for t in (0.1, 1.0, 0.1)]
-    picture, table = sweep(generator, [0, 1], 3, samplings, tmp_path)
+    picture, table = sweep(generator, [0, 1, 2], 3, samplings, tmp_path)
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["truncation"]) for row in rows] == [0.1, 1.0, 0.1]
     assert rows[0] == rows[2], "what came before does not matter"
     assert float(rows[0]["diversity"]) < float(rows[1]["diversity"])
     pixels = np.asarray(Image.open(picture))
-    width = 2 * 34 + 2
+    width = 3 * 34 + 2
     left, right = pixels[26:, :width], pixels[26:, -width:]
     assert (left == right).all()
