@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from biggan_sn.cli import VERBS, _config, _parser, main
+from biggan_sn.cli import VERBS, main, parsers
+from biggan_sn.cli.common import config_of
 from biggan_sn.config import Config, EvaluationConfig, LipschitzConfig, ModelConfig
 from biggan_sn.config_io import from_dict, to_dict
 from biggan_sn.evaluation.scorers import SCORERS
@@ -25,8 +26,8 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 def parse(*arguments):
-    parser = _parser()[1]["train"]
-    return _config(parser, parser.parse_args([*arguments, "--run_dir", "x"]))
+    parser = parsers()[1]["train"]
+    return config_of(parser, parser.parse_args([*arguments, "--run_dir", "x"]))
 
 
 def test_there_are_configs_and_the_readme_names_each():

@@ -1,0 +1,96 @@
+"""The command `biggan-sn`: one file per verb, and the only place that parses arguments.
+
+Nothing here imports torch before the arguments are known to be right, so help and most mistakes
+answer in a fraction of a second.
+"""
+
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from biggan_sn import __version__
+from biggan_sn.cli import bench, draw, evaluate, train
+from biggan_sn.cli.common import INTERRUPTED, WRONG_INPUT, complain, values_of
+from biggan_sn.config_io import check_yaml
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns 0 if it did what it should, 1 if a training run diverged, 2 if the
+    input was wrong, 130 if it was interrupted where nothing is to be saved."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(arguments)
+    except (ArgumentError, ValueError, OSError) as error:
+        complain(error)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    parser, verbs = parsers()
+    if not arguments:
+        parser.print_help()
+        return 0
+    arguments = train.with_config_of_run(arguments)
+    for path in values_of("--config", arguments):
+        check_yaml(Path(path))
+    try:
+        parsed = parser.parse_args(arguments)
+    except (ArgumentError, TypeError) as error:
+        known = verbs.get(arguments[0], parser)
+        raise ValueError(_with_suggestion(str(error), arguments[0], known)) from error
+    verb = parsed.subcommand
+    return VERBS[verb][1](verbs[verb], parsed[verb])
+
+
+def parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The parser of the command, and those of its verbs by name."""
+    parser = ArgumentParser(
+        prog="biggan-sn",
+        description="Trains class-conditional GANs and keeps their spectra in sight.",
+        version=__version__,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subcommands(metavar="VERB", title="verbs")
+    verbs = {}
+    for name, (declare, _) in VERBS.items():
+        verbs[name] = ArgumentParser(
+            description=declare.__doc__, exit_on_error=False, allow_abbrev=False
+        )
+        declare(verbs[name])
+        commands.add_subcommand(name, verbs[name], help=(declare.__doc__ or "").splitlines()[0])
+    return parser, verbs
+
+
+def _with_suggestion(message: str, verb: str, parser: ArgumentParser) -> str:
+    """Adds the nearest known option to a complaint about an unknown one."""
+    # The parser calls the --run_dir of train "train.run_dir", and the verb a subcommand.
+    message = message.replace(f"{verb}.", "").replace(f"Subcommand '{verb}'", verb)
+    words = message.split()
+    if words[:1] == ["unrecognized"]:
+        wrong = [word.partition("=")[0] for word in words if word.startswith("--")]
+    elif "does not accept" in message:
+        wrong = [f"--{words[-1].strip(chr(39))}"]
+    else:
+        wrong = []
+    known = [option for action in parser._actions for option in action.option_strings]
+    near = [match for word in wrong for match in get_close_matches(word, known, n=1, cutoff=0.7)]
+    return f"{message}; did you mean {near[0]}?" if near else message
+
+
+Declare = Callable[[ArgumentParser], None]
+Run = Callable[[ArgumentParser, Namespace], int]
+
+VERBS: dict[str, tuple[Declare, Run]] = {
+    "train": (train.declare, train.run),
+    "sample": (draw.declare_sample, draw.sample),
+    "sweep": (draw.declare_sweep, draw.sweep),
+    "evaluate": (evaluate.declare, evaluate.run),
+    "bench": (bench.declare, bench.run),
+}

@@ -1,0 +1,46 @@
+"""What the verbs share: options to a config, processes, complaints."""
+
+import os
+import sys
+from dataclasses import fields
+
+from jsonargparse import ArgumentParser, Namespace
+
+from biggan_sn.config import Config
+from biggan_sn.models.plan import discriminator_stages, generator_stages
+
+DIVERGED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+def complain(error: Exception) -> None:
+    """One line on stderr."""
+    rank = os.environ.get("RANK")
+    where = f"rank {rank}: " if rank is not None else ""
+    print(f"biggan-sn: error: {where}{' '.join(str(error).split())}", file=sys.stderr)
+
+
+def values_of(option: str, arguments: list[str]) -> list[str]:
+    """All values given to `option`, as `--option value` or `--option=value`."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    spread = [value for name, value in pairs if name == option and value]
+    return spread + [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]
+
+
+def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
+    """The config, with everything checked that needs no torch."""
+    built = parser.instantiate(parsed)
+    config = Config(**{field.name: built[field.name] for field in fields(Config)})
+    config.microbatch("generator", ranks())
+    config.microbatch("discriminator", ranks())
+    model, resolution = config.model, config.data.resolution
+    generator_stages(resolution, model.channels, model.generator_attention)
+    discriminator_stages(resolution, model.channels, model.discriminator_attention)
+    return config
+
+
+def ranks() -> int:
+    """How many processes the launcher says there are."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdigit() or int(size) < 1:
+        raise ValueError(f"the environment variable WORLD_SIZE must be a number, got {size!r}")
+    return int(size)

@@ -1,0 +1,94 @@
+"""The verb `train`."""
+
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from biggan_sn.cli.common import DIVERGED, complain, config_of, ranks, values_of
+from biggan_sn.config import Config
+from biggan_sn.config_io import changes, check_yaml, to_dict
+
+if TYPE_CHECKING:
+    from biggan_sn.training.trainer import Trainer
+
+CONFIG_NAME = "config.yaml"
+
+
+def declare(parser: ArgumentParser) -> None:
+    """Train a model, or carry on the run that is in --run_dir."""
+    parser.add_argument(
+        "--config", action="config", help="YAML of a run; may be repeated, the last word counts"
+    )
+    parser.add_argument(
+        "--run_dir", type=Path, required=True, help="everything the run writes goes there"
+    )
+    parser.add_class_arguments(Config)
+
+
+def with_config_of_run(arguments: list[str]) -> list[str]:
+    """A run that goes on without a --config goes on with its own."""
+    folders = values_of("--run_dir", arguments)
+    if arguments[0] != "train" or not folders or values_of("--config", arguments):
+        return arguments
+    stored = Path(folders[-1]) / CONFIG_NAME
+    return ["train", "--config", str(stored), *arguments[1:]] if stored.is_file() else arguments
+
+
+def run(parser: ArgumentParser, parsed: Namespace) -> int:
+    """Trains; returns the exit code."""
+    config = config_of(parser, parsed)
+    folder: Path = parsed.run_dir
+    if not str(parsed.run_dir).strip(" .") or not parsed.run_dir.name:
+        raise ValueError(f"--run_dir must name a folder of the run's own, got {str(folder)!r}")
+    stored = folder / CONFIG_NAME
+    if stored.is_file() and (folder / "checkpoints" / "latest").exists():
+        check_yaml(stored)
+        before = config_of(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
+        if different := changes(before, config):
+            raise ValueError(
+                f"{folder} holds a run with another config ({'; '.join(different)}); to go on "
+                "with it leave out --config and these options, a new run needs another --run_dir"
+            )
+    from biggan_sn.checkpoint import write_whole
+    from biggan_sn.training.build import check
+    from biggan_sn.training.trainer import DivergenceError, Trainer
+    from biggan_sn.training.world import join, leave
+
+    check(config, ranks())
+    if config.data.path:  # a run may be carried on from any folder
+        path = Path(config.data.path).absolute()
+        config = replace(config, data=replace(config.data, path=str(path)))
+    world = join()
+    try:
+        trainer = Trainer(config, folder, world)
+        with world.holding(folder):
+            if world.leads:
+                write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+            finished = _run_to_the_end(trainer)
+    except DivergenceError as error:
+        complain(error)
+        return DIVERGED
+    finally:
+        leave()
+    if world.leads:
+        word = "finished" if finished else f"stopped at step {trainer.step}"
+        again = "" if finished else f"; go on with: biggan-sn train --run_dir {quote(str(folder))}"
+        print(f"{folder}: {word}{again}")
+    return 0
+
+
+def _run_to_the_end(trainer: "Trainer") -> bool:
+    """Once a run is under way, a ValueError that is not about the data is a fault of ours, and
+    whoever mends it needs to see where it came from."""
+    from biggan_sn.data.shards import ShardError
+
+    try:
+        return trainer.run()
+    except ShardError:
+        raise
+    except ValueError as error:
+        raise RuntimeError("a fault of the program, not of its input") from error
