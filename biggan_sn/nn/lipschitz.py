@@ -38,9 +38,9 @@ class _DivideBySigma(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         weight, u, v, sigma = ctx.saved_tensors
-        along = (gradient * weight).sum() / sigma.square()
-        columns = (along * u).view(-1, *(1,) * (weight.dim() - 1))
-        result = torch.addcmul(gradient / sigma, columns, as_row(v, weight), value=-1)
+        inner = torch.dot(as_matrix(gradient).reshape(-1), as_matrix(weight).reshape(-1))
+        columns = (inner / sigma.square() * u).view(-1, *(1,) * (weight.dim() - 1))
+        result = (gradient / sigma).addcmul_(columns, as_row(v, weight), value=-1)
         if result.stride() != weight.stride():  # DDP and the fused Adam want one layout
             result = torch.empty_like(weight).copy_(result)
         return result, None, None, None
