@@ -45,7 +45,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     if not str(parsed.run_dir).strip(" .") or not parsed.run_dir.name:
         raise ValueError(f"--run_dir must name a folder of the run's own, got {str(folder)!r}")
     stored = folder / CONFIG_NAME
-    if stored.is_file() and (folder / "checkpoints" / "latest").exists():
+    if stored.is_file() and any((folder / "checkpoints").glob("step_*")):
         check_yaml(stored)
         before = config_of(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
         if different := changes(before, config):

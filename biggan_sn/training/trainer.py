@@ -104,17 +104,22 @@ class Trainer:
             scalars = self.play(self.step, reals)
             self.step += 1
             self.position += images_per_step
-            if self._due(self.config.logs.every) or self._due(self.config.checkpoint.every):
+            stopping = self._told_to_stop()
+            logging = self._due(self.config.logs.every)
+            saving = stopping or any(
+                self._due(section.every)
+                for section in (self.config.checkpoint, self.config.evaluation)
+            )
+            if logging or saving:
                 means = self._finite(scalars)
-            if self._due(self.config.logs.every):
+            if logging:
                 speed = images_per_step * (self.step - last) / (time.monotonic() - clock)
                 if logs:
                     logs.scalars(self.step, means, speed)
                 clock, last = time.monotonic(), self.step
             self._look(logs)
             score = self._evaluate(logs)
-            stopping = self._told_to_stop()
-            if stopping or score is not None or self._due(self.config.checkpoint.every):
+            if saving:
                 self._save(score)
             if stopping:
                 return
@@ -142,7 +147,7 @@ class Trainer:
             f"{self.folder} {begin}: "
             f"{len(self.index)} images of {len(self.index.classes)} classes, "
             f"G {sizes['G']:.2f}M and D {sizes['D']:.2f}M parameters, "
-            f"{self.world.ranks} x {self.world.device}, {self.config.precision}"
+            f"{self.world.ranks} x {self.world.device.type}, {self.config.precision}"
         )
 
     def _finite(self, scalars: dict[str, Tensor]) -> dict[str, float]:
