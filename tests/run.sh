@@ -3,7 +3,7 @@
 # Arguments go to pytest. VENV names another environment than .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-EXTRA=test
+EXTRA='test'
 . launch/environment.sh
 
 say() { printf '\n== %s\n' "$*"; }
