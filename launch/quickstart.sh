@@ -18,7 +18,11 @@ if [ ! -f "$data/heldout/index.npz" ]; then
 fi
 
 say "training configs/digits32_biggan.yaml (about five minutes on two cores)"
-biggan-sn train --config configs/digits32_biggan.yaml --run_dir "$run" "$@"
+if [ -f "$run/config.yaml" ]; then # with its own config, which may by now be a longer run's
+  biggan-sn train --run_dir "$run" --data.path "$data/train" "$@"
+else
+  biggan-sn train --config configs/digits32_biggan.yaml --run_dir "$run" "$@"
+fi
 
 say "pictures and scores"
 biggan-sn sample "$run" --per_class 10 --out "$run/samples.png"
