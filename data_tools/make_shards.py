@@ -207,7 +207,8 @@ def _report(index: ShardIndex) -> None:
         f"{index.root}: {len(index)} images of {len(index.classes)} classes "
         f"({counts.min()} to {counts.max()} each) in {len(index.names)} shards"
     )
-    if len(index.classes) <= SHOWN:
+    named = any(name != str(label) for label, name in enumerate(index.classes))
+    if named and len(index.classes) <= SHOWN:
         print("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(index.classes)))
 
 
