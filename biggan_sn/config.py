@@ -94,24 +94,94 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class SpectrumConfig:
+    """The top singular triplets of every weight of both networks, which spectral norm, clamps,
+    regularizers and the monitor share.
+
+    Args:
+        values: how many of each weight, from the largest.
+        every: updates of a network from one search to the next; spectral norm goes on by power
+            iteration between them. Where sigma_0 is clamped or regularised, it is 1.
+    """
+
+    values: int = 3
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.values <= 8, f"spectrum.values must be 2 to 8, got {self.values}")
+        _require_positive("spectrum", self, "every")
+
+
+@dataclass(frozen=True)
 class LipschitzConfig:
     """Constraints put on the networks from outside.
 
     Args:
-        generator: what is put on G, a list of spectral_norm or torch_spectral_norm (rows of
-            LIPSCHITZ); an empty list is nothing.
-        discriminator: the same for D.
-        power_iterations: power iterations of spectral normalisation per optimizer step.
-        eps: smallest sigma that a weight is divided by.
+        generator: what is put on G, a list of rows of LIPSCHITZ; one of spectral_norm,
+            power_iteration_norm, torch_spectral_norm, conv_spectral_norm or weight_norm, and any
+            of weight_clipping, sigma0_clamp, sigma0_ratio_clamp. An empty list is nothing.
+        discriminator: the same for D, and gradient_normalization.
+        power_iterations: power iterations per optimizer step where there is no search.
+        eps: smallest sigma or length that a weight is divided by.
+        conv_gain: norm that conv_spectral_norm gives a convolution, as a map between images.
+            The norm by which spectral_norm divides is about half of that map's.
+        clip: weight_clipping keeps every parameter between -clip and clip.
     """
 
     generator: tuple[str, ...] = ("spectral_norm",)
     discriminator: tuple[str, ...] = ("spectral_norm",)
     power_iterations: int = 1
     eps: float = 1e-6
+    conv_gain: float = 2.0
+    clip: float = 0.01
 
     def __post_init__(self) -> None:
-        _require_positive("lipschitz", self, "power_iterations", "eps")
+        _require_positive("lipschitz", self, "power_iterations", "eps", "conv_gain", "clip")
+
+
+@dataclass(frozen=True)
+class Sigma0Config:
+    """Where the largest singular value of a raw weight is held, by the clamps among the rows of
+    LIPSCHITZ or by the regularizers sigma0 and sigma0_ratio (Brock et al. 2019, section 4.1).
+
+    Args:
+        sigma_reg: the value itself, for sigma0_clamp and sigma0.
+        ratio: to sigma_1, for sigma0_ratio_clamp and sigma0_ratio.
+        only_first: clamp sigma_0 alone, as the paper writes it, though others may exceed too.
+        two_sided: pull a smaller sigma_0 up too, as the paper writes it; it inflates spectra.
+    """
+
+    sigma_reg: float = 3.0
+    ratio: float = 1.5
+    only_first: bool = False
+    two_sided: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive("sigma0", self, "sigma_reg")
+        _require(
+            self.ratio >= 1,
+            f"sigma0.ratio must be 1 or more, got {self.ratio}: a smaller one makes sigma_1 the "
+            "largest and shrinks the whole spectrum step by step",
+        )
+
+
+@dataclass(frozen=True)
+class RegularizersConfig:
+    """Terms on the weights, by name with their weight, as in --regularizers.generator.orthogonal
+    1e-4: rows of REGULARIZERS, which are orthogonal, orthonormal, sigma0 and sigma0_ratio.
+
+    Args:
+        generator: terms on G.
+        discriminator: terms on D.
+    """
+
+    generator: dict[str, float] = field(default_factory=dict)
+    discriminator: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for side in ("generator", "discriminator"):
+            for name, weight in getattr(self, side).items():
+                _require(weight >= 0, f"regularizers.{side}.{name} must be 0 or more, got {weight}")
 
 
 @dataclass(frozen=True)
@@ -159,19 +229,21 @@ class EMAConfig:
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """The singular values of every weight.
+    """The spectra as they are logged.
 
     Args:
         every: steps between two measurements; 0 switches them off.
-        values: how many singular values of each weight, from the largest.
+        alarm_growth: a sigma_0 this many times as large as at the measurement before is an alarm.
     """
 
     every: int = 100
-    values: int = 3
+    alarm_growth: float = 2.0
 
     def __post_init__(self) -> None:
         _require_not_negative("monitor", self, "every")
-        _require(1 <= self.values <= 8, f"monitor.values must be 1 to 8, got {self.values}")
+        _require(
+            self.alarm_growth > 1, f"monitor.alarm_growth must be above 1, got {self.alarm_growth}"
+        )
 
 
 @dataclass(frozen=True)
@@ -244,7 +316,6 @@ class Config:
             PENALTIES).
         penalty_every: D updates between two penalised ones; the weight is multiplied by it, so
             its mean effect stays (lazy regularisation, Karras et al. 2020).
-        regularizers: weight of each term on G's weights: orthogonal (rows of REGULARIZERS).
         steps: length of the run in updates of G.
         d_steps: updates of D per update of G.
         batch_size: images of one update, over all processes and microbatches.
@@ -254,11 +325,13 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
     lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
+    sigma0: Sigma0Config = field(default_factory=Sigma0Config)
     objective: str = "hinge"
     penalties: dict[str, float] = field(default_factory=dict)
     penalty_every: int = 1
-    regularizers: dict[str, float] = field(default_factory=dict)
+    regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     generator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=5e-5))
     discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
     ema: EMAConfig = field(default_factory=EMAConfig)
@@ -283,9 +356,8 @@ class Config:
         )
         self.generator.check("generator")
         self.discriminator.check("discriminator")
-        for section in ("penalties", "regularizers"):
-            for name, weight in getattr(self, section).items():
-                _require(weight >= 0, f"{section}.{name} must be 0 or more, got {weight}")
+        for name, weight in self.penalties.items():
+            _require(weight >= 0, f"penalties.{name} must be 0 or more, got {weight}")
 
     def microbatch(self, side: str, num_processes: int) -> int:
         """Images of one forward pass of `side` (generator or discriminator) on each process.

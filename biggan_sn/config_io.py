@@ -16,7 +16,7 @@ FREE_TO_CHANGE = (
     "data.prefetch",
     "generator.microbatch",
     "discriminator.microbatch",
-    "monitor.every",
+    "monitor",
     "checkpoint",
     "evaluation",
     "logs",

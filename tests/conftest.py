@@ -15,6 +15,7 @@ from biggan_sn.config import (
     ModelConfig,
     MonitorConfig,
     PlayerConfig,
+    RegularizersConfig,
 )
 from data_tools.make_shards import write_shards
 
@@ -65,7 +66,7 @@ def small_config(shards):
             discriminator_attention=(16,),
         ),
         penalties={"r1": 0.1},
-        regularizers={"orthogonal": 1e-4},
+        regularizers=RegularizersConfig(generator={"orthogonal": 1e-4}),
         generator=PlayerConfig(lr=1e-3, microbatch=4),
         discriminator=PlayerConfig(lr=1e-3, microbatch=2),
         ema=EMAConfig(decay=0.5, start=2),

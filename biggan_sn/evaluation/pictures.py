@@ -11,6 +11,7 @@ Pixels = NDArray[np.uint8]  # [H, W, 3]
 GAP = 2
 INK = (20, 20, 20)
 PAPER = (255, 255, 255)
+ALARM = (220, 30, 30)
 RAMP = np.array(  # dark blue to yellow: more is lighter, also in grey and to the colour-blind
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float
 )
@@ -50,10 +51,15 @@ def strip(grids: Sequence[Pixels], titles: Sequence[str]) -> Pixels:
 
 
 def heat_map(
-    values: NDArray[np.float64], rows: Sequence[str], title: str, first: int, last: int
+    values: NDArray[np.float64],
+    rows: Sequence[str],
+    title: str,
+    first: int,
+    last: int,
+    marks: Sequence[int] = (),
 ) -> Pixels:
     """A matrix [rows, time] in colour, rows named on the left, the steps below, the scale above.
-    Values that are not finite are red."""
+    Values that are not finite are red, and so is a line through each of the columns `marks`."""
     font = ImageFont.load_default(11)
     cell, left, top, bottom, scale = 13, 190, 34, 18, 160
     repeat = max(1, 420 // max(1, values.shape[1]))
@@ -62,6 +68,9 @@ def heat_map(
     sheet = Image.new("RGB", (left + max(width, scale + 150), top + height + bottom), PAPER)
     pen = ImageDraw.Draw(sheet)
     sheet.paste(Image.fromarray(colours), (left, top))
+    for column in marks:
+        middle = left + (column + 0.5) * repeat
+        pen.line((middle, top - 3, middle, top + height + 3), ALARM, 2)
     for number, name in enumerate(rows):
         pen.text((left - 4, top + (number + 0.5) * cell), name[-34:], INK, font, anchor="rm")
     pen.text((4, 14), title, INK, font, anchor="lm")
@@ -84,4 +93,4 @@ def _colour(values: NDArray[np.float64]) -> Pixels:
     below = np.clip(spread.astype(int), 0, len(RAMP) - 2)
     part = (spread - below)[..., None]
     colours = RAMP[below] * (1 - part) + RAMP[below + 1] * part
-    return np.where(finite[..., None], colours, (255.0, 0.0, 0.0)).astype(np.uint8)
+    return np.where(finite[..., None], colours, ALARM).astype(np.uint8)

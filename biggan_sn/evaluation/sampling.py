@@ -75,7 +75,8 @@ def load_generator(
         raise CheckpointError(f"{checkpoint}: its config cannot be read ({error})") from error
     with torch.device("meta"):
         network = build_generator(config)
-        constrain(network, config.lipschitz.generator, config.lipschitz, embeddings=False)
+        rows = config.lipschitz
+        constrain(network, rows.generator, rows, embeddings=False, sides=network.sides())
     load_network(network, checkpoint, "ema", assign=True)
     network = network.to(device).eval().requires_grad_(False)
     unconstrain(network)

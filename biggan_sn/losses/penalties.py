@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from biggan_sn.nn.lipschitz import Critic
 from biggan_sn.tables import lookup
 
-Critic = Callable[[Tensor], Tensor]  # D with its labels bound: images [N, C, H, W] -> logits [N]
 Penalty = Callable[[Critic, Tensor, Tensor], Tensor | float]  # (critic, real, fake) -> scalar
 
 

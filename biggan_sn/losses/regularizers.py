@@ -1,46 +1,125 @@
-"""Regularizers: terms on the weights of G."""
+"""Regularizers: terms on the weights of a network."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.nn.spectral import as_matrix, named_weights
+from biggan_sn.config import Sigma0Config
+from biggan_sn.nn.matrices import as_matrix, named_weights
+from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.tables import lookup
 
-Regularizer = Callable[[nn.Module], Tensor | float]  # network -> scalar
+Term = Callable[[nn.Module, Spectrum, Sigma0Config], Tensor]  # -> scalar
 
 
-def orthogonal(network: nn.Module) -> Tensor:
+class Regularizer(NamedTuple):
+    """A row. All act on the raw weights of convolutions and linear maps.
+
+    Args:
+        term: (network, its spectrum, where sigma_0 shall be) -> scalar.
+        needs_spectrum: it reads the spectrum, which then must be searched after every step.
+    """
+
+    term: Term
+    needs_spectrum: bool = False
+
+
+def orthogonal(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
     """Sum over layers of |W W^T * (1 - I)|_F^2, which leaves the norms of the filters free.
 
-    Brock et al. 2019, eq. 3, on the raw weights of convolutions and linear maps. The matrix of
-    all pairs of filters is never formed: |W W^T|_F = |W^T W|_F, and the smaller one is taken, less
-    the diagonal sum_i |w_i|^4. (The reference code adds half of this term's gradient.)
+    Brock et al. 2019, eq. 3. The matrix of all pairs of filters is never formed:
+    |W W^T|_F = |W^T W|_F, and the smaller one is taken, less the diagonal sum_i |w_i|^4.
+    (The reference code adds half of this term's gradient.)
     """
-    weights = named_weights(network, embeddings=False).values()
-    return torch.stack([off_diagonal(as_matrix(weight)) for weight in weights]).sum()
+    return torch.stack([off_diagonal(matrix) for matrix in _matrices(network)]).sum()
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
     """|W W^T * (1 - I)|_F^2 of W [m, n] in memory of min(m, n)^2."""
+    return _small_gram(matrix).square().sum() - matrix.square().sum(1).square().sum()
+
+
+def orthonormal(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+    """Sum over layers of |W^T W - I|_F^2 on the short side of W, where it can be 0: it pulls all
+    singular values to 1 (Brock et al. 2017, eq. 1; compared in Miyato et al. 2018). On the long
+    side the term is the same but for a constant."""
+    terms = []
+    for matrix in _matrices(network):
+        gram = _small_gram(matrix)
+        terms.append(
+            (gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).square().sum()
+        )
+    return torch.stack(terms).sum()
+
+
+def sigma0(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+    """Sum over layers of (sigma_0 - sigma_reg)^2: Brock et al. 2019, section 4.1. One-sided, that
+    of the layers above it, unless the config says otherwise."""
+    excess = [sigma - target.sigma_reg for sigma, _ in _top_sigmas(network, spectrum)]
+    return _squares(torch.stack(excess), target.two_sided)
+
+
+def sigma0_ratio(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+    """Sum over layers of (sigma_0 - r * sigma_1)^2 as `sigma0`, with no gradient through sigma_1.
+    A weight that has no sigma_1 takes no part."""
+    excess = [
+        torch.where(second > 0, sigma - target.ratio * second, 0.0)
+        for sigma, second in _top_sigmas(network, spectrum)
+    ]
+    return _squares(torch.stack(excess), target.two_sided)
+
+
+def _squares(excess: Tensor, two_sided: bool) -> Tensor:
+    return (excess if two_sided else excess.clamp_min(0)).square().sum()
+
+
+def _top_sigmas(network: nn.Module, spectrum: Spectrum) -> list[tuple[Tensor, Tensor]]:
+    """sigma_0, as u^T W v with a gradient u v^T in W, and sigma_1 without, of each layer."""
+    sigmas, lefts, rights = spectrum.triplets
+    found = []
+    for layer, weight in named_weights(network, embeddings=False).items():
+        number = spectrum.layers.index(layer)
+        u, v = lefts[number][:, 0], rights[number][:, 0]
+        found.append((torch.dot(u, as_matrix(weight) @ v), sigmas[number, 1]))
+    return found
+
+
+def _matrices(network: nn.Module) -> list[Tensor]:
+    return [as_matrix(weight) for weight in named_weights(network, embeddings=False).values()]
+
+
+def _small_gram(matrix: Tensor) -> Tensor:
     rows, columns = matrix.shape
-    gram = matrix @ matrix.mT if rows <= columns else matrix.mT @ matrix
-    return gram.square().sum() - matrix.square().sum(1).square().sum()
+    return matrix @ matrix.mT if rows <= columns else matrix.mT @ matrix
 
 
-def build_regularizer(weights: Mapping[str, float]) -> Regularizer:
-    """The weighted sum of the regularizers named; 0 where no weight is above 0.
-
-    Raises:
-        ValueError: a name that is no row of REGULARIZERS.
-    """
-    terms = [(lookup(REGULARIZERS, name, "regularizer"), w) for name, w in weights.items()]
+def build_regularizer(
+    weights: Mapping[str, float], spectrum: Spectrum, target: Sigma0Config
+) -> Callable[[nn.Module], Tensor | float]:
+    """The weighted sum of the regularizers named; 0 where no weight is above 0."""
+    terms = [(row.term, weight) for row, weight in rows_of(weights)]
 
     def total(network: nn.Module) -> Tensor | float:
-        return sum((weight * term(network) for term, weight in terms if weight > 0), start=0.0)
+        return sum((weight * term(network, spectrum, target) for term, weight in terms), start=0.0)
 
     return total
 
 
-REGULARIZERS: dict[str, Regularizer] = {"orthogonal": orthogonal}
+def rows_of(weights: Mapping[str, float]) -> list[tuple[Regularizer, float]]:
+    """The rows named whose weight is above 0, and their weights.
+
+    Raises:
+        ValueError: a name that is no row of REGULARIZERS.
+    """
+    rows = [(lookup(REGULARIZERS, name, "regularizer"), w) for name, w in weights.items()]
+    return [(row, weight) for row, weight in rows if weight > 0]
+
+
+REGULARIZERS: dict[str, Regularizer] = {
+    "orthogonal": Regularizer(orthogonal),
+    "orthonormal": Regularizer(orthonormal),
+    "sigma0": Regularizer(sigma0, needs_spectrum=True),
+    "sigma0_ratio": Regularizer(sigma0_ratio, needs_spectrum=True),
+}

@@ -31,6 +31,10 @@ class GeneratorBlock(nn.Module):
         h = F.relu(self.norm2(h, condition))
         return self.conv2(h) + double(self.shortcut(x))
 
+    def sides(self, side: int) -> dict[str, int]:
+        """H = W of what each convolution sees in a block that sees `side` pixels."""
+        return {"conv1": 2 * side, "conv2": 2 * side, "shortcut": side}
+
 
 class DiscriminatorBlock(nn.Module):
     """[ReLU] - conv3 - ReLU - conv3 - [halve], plus the shortcut conv1 - [halve].
@@ -58,3 +62,7 @@ class DiscriminatorBlock(nn.Module):
         if not self.halves:
             return self.conv2(h) + self.shortcut(x)
         return conv_then_halve(h, self.conv2) + self.shortcut(halve(x))
+
+    def sides(self, side: int) -> dict[str, int]:
+        """H = W of what each convolution sees in a block that sees `side` pixels."""
+        return {"conv1": side, "conv2": side, "shortcut": side // 2 if self.halves else side}

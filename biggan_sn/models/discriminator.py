@@ -18,6 +18,7 @@ class Discriminator(nn.Module):
     def __init__(self, stages: Sequence[Stage], num_classes: int, wide: bool) -> None:
         super().__init__()
         features = stages[-1].out_channels
+        self.resolution = stages[0].resolution * (2 if stages[0].resamples else 1)
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(s, s.out_channels if wide else s.in_channels, first=i == 0)
             for i, s in enumerate(stages)
@@ -37,3 +38,13 @@ class Discriminator(nn.Module):
                 h = self.attention[str(i)](h)
         h = F.relu(h).sum((2, 3))
         return self.linear(h).squeeze(1) + (self.embed(y) * h).sum(1)
+
+    def sides(self) -> dict[str, int]:
+        """H = W of the images that each convolution sees, by its name."""
+        found: dict[str, int] = {}
+        side = self.resolution
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, DiscriminatorBlock)
+            found |= {f"blocks.{i}.{name}": s for name, s in block.sides(side).items()}
+            side //= 2 if block.halves else 1
+        return found

@@ -72,3 +72,12 @@ class Generator(nn.Module):
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
         return torch.tanh(self.conv(F.relu(self.norm(h))))
+
+    def sides(self) -> dict[str, int]:
+        """H = W of the images that each convolution sees, by its name."""
+        found = {"conv": self.resolution}
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, GeneratorBlock)
+            side = SMALLEST * 2**i
+            found |= {f"blocks.{i}.{name}": s for name, s in block.sides(side).items()}
+        return found

@@ -1,140 +1,82 @@
 """Lipschitz constraints, put on finished networks from outside.
 
-The networks are plain layers and never say "spectral"; `constrain` walks one and registers what
-the rows of LIPSCHITZ ask for on the weight of each layer.
+The networks are plain layers and never say "spectral". A row of LIPSCHITZ acts in one of four
+places: on the weight of each layer, which `constrain` parametrizes; around D, which `bound` wraps;
+and after each optimizer step, on all parameters or on sigma_0, which a `Constraint` does.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrizations, parametrize
 
-from biggan_sn.config import LipschitzConfig
-from biggan_sn.nn.spectral import (
-    MATRIX_LAYERS,
-    as_matrix,
-    as_row,
-    chain_of,
-    power_iteration,
-    raw_weight,
-)
+from biggan_sn.config import LipschitzConfig, Sigma0Config
+from biggan_sn.nn.conv_norm import conv_map
+from biggan_sn.nn.matrices import matrix_layers
+from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm, WeightNorm
 from biggan_sn.tables import lookup
 
-CONVERGENCE = 30  # power iterations where there is no earlier u to start from, or a distant one
-
-
-class _DivideBySigma(torch.autograd.Function):
-    """W / sigma, with sigma known. Its derivative counts that sigma depends on W:
-    (g - <g, W/sigma> u v^T) / sigma, Miyato et al. 2018, eq. 12; exact once u, v have converged.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, u, v, sigma)
-        return weight / sigma
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        weight, u, v, sigma = ctx.saved_tensors
-        inner = torch.dot(as_matrix(gradient).reshape(-1), as_matrix(weight).reshape(-1))
-        columns = (inner / sigma.square() * u).view(-1, *(1,) * (weight.dim() - 1))
-        result = (gradient / sigma).addcmul_(columns, as_row(v, weight), value=-1)
-        if result.stride() != weight.stride():  # DDP and the fused Adam want one layout
-            result = torch.empty_like(weight).copy_(result)
-        return result, None, None, None
-
-
-class SpectralNorm(nn.Module):
-    """Parametrization of one weight: W / max(sigma, eps), sigma its largest singular value.
-
-    u, v and sigma change in `Constraint.refresh` and nowhere else: a forward pass only reads them.
-    So microbatches, activation checkpointing, extra forwards and reading a weight cannot change
-    training, as they do where the power iteration runs inside forward.
-    """
-
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        rows, columns = as_matrix(weight).shape
-        self.register_buffer("u", _unit_vector(rows, weight))
-        self.register_buffer("v", _unit_vector(columns, weight))
-        self.register_buffer("sigma", torch.ones((), dtype=weight.dtype, device=weight.device))
-
-    u: Tensor
-    v: Tensor
-    sigma: Tensor
-
-    def forward(self, weight: Tensor) -> Tensor:
-        sigma = self.sigma.clamp_min(self.eps)
-        return _DivideBySigma.apply(weight, self.u, self.v, sigma)
-
-
-def _unit_vector(size: int, like: Tensor) -> Tensor:
-    """A fixed vector of irregular entries: alike on all ranks, orthogonal to no weight in use."""
-    entries = torch.cos(torch.arange(1, size + 1, dtype=torch.float64) ** 2)
-    return (entries / entries.norm()).to(like)
-
-
-class Constraint:
-    """The spectrally normalised weights of one network, refreshed together."""
-
-    def __init__(self, network: nn.Module, iterations: int) -> None:
-        self.iterations = iterations
-        self._weights: list[Tensor] = []
-        self._norms: list[SpectralNorm] = []
-        for module in network.modules():
-            if parametrize.is_parametrized(module, "weight"):
-                for norm in chain_of(module).children():
-                    if isinstance(norm, SpectralNorm):
-                        self._weights.append(raw_weight(module))
-                        self._norms.append(norm)
-
-    def after_step(self) -> None:
-        """To be called once after each optimizer step, and by nobody else."""
-        self.refresh(self.iterations)
-
-    @torch.no_grad()
-    def refresh(self, iterations: int) -> None:
-        """Power iterations from the present u to new u, v and sigma, for all weights at once."""
-        if not self._norms:
-            return
-        device = self._norms[0].u.device.type
-        with torch.autocast(device, enabled=False):
-            power_iteration(
-                [as_matrix(weight) for weight in self._weights],
-                [norm.u for norm in self._norms],
-                [norm.v for norm in self._norms],
-                [norm.sigma for norm in self._norms],
-                iterations,
-            )
+Critic = Callable[[Tensor], Tensor]  # D with its labels bound: images [N, C, H, W] -> logits [N]
 
 
 class Lipschitz(NamedTuple):
-    """A row: what to do to the weight of each layer."""
+    """A row. What is None is not done.
 
-    weight: Callable[[nn.Module, LipschitzConfig], object]
+    Args:
+        weight: parametrizes the weight of a layer; gets the side of the images it sees, 0 for
+            none. A network takes one such row at most.
+        output: wraps D: critic -> critic.
+        project: changes a network after an optimizer step, in place.
+        limit: sigmas [L, k] of L weights -> [L], what sigma_0 is clamped to after a step.
+    """
+
+    weight: Callable[[nn.Module, int, LipschitzConfig], None] | None = None
+    output: Callable[[Critic], Critic] | None = None
+    project: Callable[[nn.Module, LipschitzConfig], None] | None = None
+    limit: Callable[[Tensor, Sigma0Config], Tensor] | None = None
+
+
+def rows_of(names: Sequence[str]) -> list[Lipschitz]:
+    """The rows called `names`.
+
+    Raises:
+        ValueError: there is no such row, or they exclude one another.
+    """
+    rows = [lookup(LIPSCHITZ, name, "lipschitz constraint") for name in names]
+    on_weight = [name for name, row in zip(names, rows, strict=True) if row.weight]
+    if len(on_weight) > 1:
+        raise ValueError(f"lipschitz: a weight takes one of {' and '.join(on_weight)}, not both")
+    return rows
 
 
 def constrain(
-    network: nn.Module, rows: Sequence[str], config: LipschitzConfig, embeddings: bool
-) -> Constraint:
-    """Puts the constraints called `rows` on every convolution and linear map of `network`, and on
-    its embeddings if asked (D: yes; G: no, Brock et al. 2019), in place.
+    network: nn.Module,
+    names: Sequence[str],
+    config: LipschitzConfig,
+    embeddings: bool,
+    sides: Mapping[str, int] | None = None,
+) -> None:
+    """Parametrizes every convolution and linear map of `network` as the rows called `names` say,
+    and its embeddings if asked (D: yes; G: no, Brock et al. 2019), in place.
+
+    Args:
+        network: plain layers.
+        names: rows of LIPSCHITZ.
+        config: their knobs.
+        embeddings: whether they take part.
+        sides: H = W of the images that each convolution sees, by its name, for rows that ask.
 
     Raises:
-        ValueError: a name that is no row of LIPSCHITZ.
+        ValueError: see `rows_of`.
     """
-    chosen = [lookup(LIPSCHITZ, name, "lipschitz constraint") for name in rows]
-    layers = MATRIX_LAYERS if embeddings else MATRIX_LAYERS[:2]
-    for module in [m for m in network.modules() if isinstance(m, layers)]:
-        for row in chosen:
-            row.weight(module, config)
-    constraint = Constraint(network, config.power_iterations)
-    if not any(weight.is_meta for weight in network.parameters()):
-        constraint.refresh(CONVERGENCE)
-    return constraint
+    for row in rows_of(names):
+        if row.weight:
+            for name, layer in matrix_layers(network, embeddings).items():
+                row.weight(layer, (sides or {}).get(name, 0), config)
 
 
 def unconstrain(network: nn.Module) -> None:
@@ -149,20 +91,112 @@ def unconstrain(network: nn.Module) -> None:
         module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
 
 
-def _spectral_norm(module: nn.Module, config: LipschitzConfig) -> None:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    norm = SpectralNorm(weight.detach(), config.eps)
-    # unsafe: spare the trial call; the map keeps shape and type by construction
-    parametrize.register_parametrization(module, "weight", norm, unsafe=True)
+def bound(discriminator: nn.Module, names: Sequence[str]) -> Callable[[Critic], Critic]:
+    """What the rows called `names` put around `discriminator`: critic -> critic.
+
+    Raises:
+        ValueError: D has batch norms, whose outputs depend on the other images of a batch, so that
+            no image has a gradient of its own.
+    """
+    wraps = [row.output for row in rows_of(names) if row.output]
+    norms = [name for name, m in discriminator.named_modules() if isinstance(m, _NormBase)]
+    if wraps and norms:
+        raise ValueError(f"gradient_normalization: D must not have batch norms; it has {norms[0]}")
+
+    def wrapped(critic: Critic) -> Critic:
+        for wrap in wraps:
+            critic = wrap(critic)
+        return critic
+
+    return wrapped
 
 
-def _torch_spectral_norm(module: nn.Module, config: LipschitzConfig) -> None:
-    parametrizations.spectral_norm(module, "weight", config.power_iterations, config.eps)
+def _put(layer: nn.Module, parametrization: nn.Module) -> None:
+    # unsafe: spare the trial call; the maps keep shape and type by construction
+    parametrize.register_parametrization(layer, "weight", parametrization, unsafe=True)
 
 
-# torch_spectral_norm, which iterates inside every forward pass, is here to be compared with.
+def _weight(layer: nn.Module) -> Tensor:
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight.detach()
+
+
+def _spectral_norm(layer: nn.Module, side: int, config: LipschitzConfig) -> None:
+    _put(layer, SpectralNorm(_weight(layer), config.eps, searches=True))
+
+
+def _power_iteration_norm(layer: nn.Module, side: int, config: LipschitzConfig) -> None:
+    _put(layer, SpectralNorm(_weight(layer), config.eps, searches=False))
+
+
+def _torch_spectral_norm(layer: nn.Module, side: int, config: LipschitzConfig) -> None:
+    parametrizations.spectral_norm(layer, "weight", config.power_iterations, config.eps)
+
+
+def _conv_spectral_norm(layer: nn.Module, side: int, config: LipschitzConfig) -> None:
+    """On kernels of more than one pixel; the norm of any other map is that of its matrix."""
+    if not isinstance(layer, nn.Conv2d) or layer.kernel_size == (1, 1):
+        _spectral_norm(layer, side, config)
+        return
+    assert side, "nobody said what images this convolution sees"
+    norm = ConvSpectralNorm(_weight(layer), conv_map(layer, side), config.conv_gain, config.eps)
+    _put(layer, norm)
+
+
+def _weight_norm(layer: nn.Module, side: int, config: LipschitzConfig) -> None:
+    _put(layer, WeightNorm(config.eps))
+
+
+@torch.no_grad()
+def _clip(network: nn.Module, config: LipschitzConfig) -> None:
+    """Every parameter to [-clip, clip]: Arjovsky et al. 2017, algorithm 1."""
+    parameters: list[Tensor] = list(network.parameters())
+    torch._foreach_clamp_min_(parameters, -config.clip)
+    torch._foreach_clamp_max_(parameters, config.clip)
+
+
+def gradient_normalization(critic: Critic) -> Critic:
+    """D(x) / (|grad D(x)| + |D(x)|), which lies in [-1, 1]: Wu et al. 2021, eq. 8.
+
+    A piecewise linear D becomes 1-Lipschitz. D alone is left with no bound of its own.
+    """
+
+    def normalized(images: Tensor) -> Tensor:
+        if not images.requires_grad:
+            images = images.detach().requires_grad_(True)
+        # The fused attention kernels have no second derivative; the plain one has.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            logits = critic(images)
+            (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        # Inside the root: its derivative at 0 is infinite.
+        length = (slope.square().sum((1, 2, 3)) + 1e-12).sqrt()
+        return logits / (length + logits.abs())
+
+    return normalized
+
+
+def _fixed(sigmas: Tensor, config: Sigma0Config) -> Tensor:
+    return torch.full_like(sigmas[:, 0], config.sigma_reg)
+
+
+def _ratio(sigmas: Tensor, config: Sigma0Config) -> Tensor:
+    """r * sigma_1; none for a weight that has no sigma_1, as D's one row."""
+    return torch.where(sigmas[:, 1] > 0, config.ratio * sigmas[:, 1], torch.inf)
+
+
+# spectral_norm takes the top singular vectors from the network's spectrum. power_iteration_norm has
+# them from power iteration alone, once per optimizer step (Miyato et al. 2018, algorithm 1), and
+# torch_spectral_norm in every forward pass: both are here to be compared with. The clamps are those
+# of Brock et al. 2019, section 4.1, on the raw weights. Under a norm that divides by sigma_0,
+# sigma0_clamp only changes the effective learning rate, sigma0_ratio_clamp the function too.
 LIPSCHITZ: dict[str, Lipschitz] = {
     "spectral_norm": Lipschitz(weight=_spectral_norm),
+    "power_iteration_norm": Lipschitz(weight=_power_iteration_norm),
     "torch_spectral_norm": Lipschitz(weight=_torch_spectral_norm),
+    "conv_spectral_norm": Lipschitz(weight=_conv_spectral_norm),
+    "weight_norm": Lipschitz(weight=_weight_norm),
+    "weight_clipping": Lipschitz(project=_clip),
+    "sigma0_clamp": Lipschitz(limit=_fixed),
+    "sigma0_ratio_clamp": Lipschitz(limit=_ratio),
+    "gradient_normalization": Lipschitz(output=gradient_normalization),
 }

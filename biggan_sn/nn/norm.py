@@ -2,40 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-
-class _SumOverReplicas(torch.autograd.Function):
-    """The sum of a tensor over all processes. Its derivative is itself, so any order exists."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return sum_over_replicas(gradient)
-
-
-def sum_over_replicas(x: Tensor) -> Tensor:
-    """Differentiable all-reduce; every process gets the sum."""
-    return _SumOverReplicas.apply(x)
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """What is kept out of half precision: statistics, images, logits, losses."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def num_replicas() -> int:
-    """Number of processes that train together; 1 outside a job."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.nn.replicas import num_replicas, sum_over_replicas
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -1,64 +1,38 @@
-"""Singular values of weights: power iteration for the largest, block Lanczos for the top few.
+"""Singular values of linear maps: power iteration for the largest, block Lanczos for the top few,
+and bounds that certify what was found.
 
-A weight is a matrix [C_out, everything else], as in Miyato et al. 2018, section 2.1. All of this
-runs in fp32 or better, outside autocast and outside every graph.
+All of this runs in fp32 or better, outside autocast and outside every graph.
 """
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.nn.replicas import Ownership
 from biggan_sn.positions import uniform
 
 NEGLIGIBLE = 1e-9  # of sigma_0; far below what fp32 products can tell from zero
-MATRIX_LAYERS = (nn.Conv2d, nn.Linear, nn.Embedding)
+TINY = 1e-300  # instead of zero below a fraction
+ROUNDING = 1e-10  # more than fp64 rounding takes from a bound
 
 
-def named_weights(network: nn.Module, embeddings: bool = True) -> dict[str, Tensor]:
-    """The raw weight of every convolution, linear map and (if asked) embedding by layer name:
-    what the optimizer moves, before any constraint."""
-    layers = MATRIX_LAYERS if embeddings else MATRIX_LAYERS[:2]
-    found = {}
-    for name, module in network.named_modules():
-        if isinstance(module, layers):
-            found[name] = raw_weight(module)
-    return found
+class LinearMap(Protocol):
+    """What block Lanczos needs of a matrix [m, n]; a convolution on images has it too."""
 
+    @property
+    def shape(self) -> Sequence[int]:
+        """(m, n)."""
 
-def raw_weight(module: nn.Module) -> Tensor:
-    """The weight of a layer before any constraint on it."""
-    weight = module.weight
-    if parametrize.is_parametrized(module, "weight"):
-        weight = chain_of(module).original
-    assert isinstance(weight, Tensor)
-    return weight
+    @property
+    def mT(self) -> Self:  # noqa: N802 (as torch calls it)
+        """The transpose."""
 
-
-def chain_of(module: nn.Module) -> parametrize.ParametrizationList:
-    """The constraints on the weight of a parametrized layer."""
-    assert isinstance(module.parametrizations, nn.ModuleDict)
-    chain = module.parametrizations["weight"]
-    assert isinstance(chain, parametrize.ParametrizationList)
-    return chain
-
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """A weight as the matrix [C_out, everything else], the input channels last in its columns: for
-    the channels-last weights of convolutions that is a view, where any other order would copy."""
-    if weight.dim() == 4:
-        weight = weight.permute(0, 2, 3, 1)
-    return weight.flatten(1)
-
-
-def as_row(vector: Tensor, weight: Tensor) -> Tensor:
-    """A vector over the columns of `as_matrix(weight)` in the shape [1, ...] of one row of it."""
-    if weight.dim() == 4:
-        channels, height, width = weight.shape[1:]
-        return vector.view(1, height, width, channels).permute(0, 3, 1, 2)
-    return vector.view(1, -1)
+    def __matmul__(self, block: Tensor, /) -> Tensor:
+        """[n, width] -> [m, width]."""
 
 
 @torch.no_grad()
@@ -76,6 +50,8 @@ def power_iteration(
     matrices goes in a few calls.
     Shapes: matrices [m, n], lefts [m], rights [n], sigmas [].
     """
+    if not matrices:
+        return
     for _ in range(iterations):
         _normalize_into(rights, [m.mT.mv(u) for m, u in zip(matrices, lefts, strict=True)])
         products = [m.mv(v) for m, v in zip(matrices, rights, strict=True)]
@@ -101,6 +77,7 @@ class Triplets(NamedTuple):
         sigmas: [number of matrices, k]; nan for a matrix that is not finite, 0 past its rank.
         lefts: u as the columns of [m_i, k] for each matrix.
         rights: v as the columns of [n_i, k] for each matrix.
+    Vectors that belong to a sigma of nan or 0 mean nothing.
     """
 
     sigmas: Tensor
@@ -112,64 +89,91 @@ class TopSingularTriplets:
     """Follows the top singular triplets of matrices that change slowly.
 
     Block Golub-Kahan-Lanczos (Golub, Luk, Overton 1981) on the short side of each matrix, started
-    from the subspace found last time. A refresh reads every matrix 2 * depth times. The values
+    from the subspace found last time. A search reads every matrix 2 * DEPTH times. The values
     are Ritz values: they never exceed the true ones. A block sees what one vector cannot: equal
     singular values, and values that overtake one another.
 
     Products are fp32. The Gram matrices of the thin blocks are fp64, because an fp32 one loses
     sigma_1 just when sigma_0 explodes; their eigenproblems are solved together for all matrices.
+
+    Args:
+        shapes: of the matrices.
+        like: a tensor of the device and precision to work in.
+        rank, ranks: number of this process, and of processes, which share the work.
     """
 
     WIDTH = 8
     DEPTH = 3
-    COLD_REFRESHES = 6
+    COLD_ROUNDS = 6
 
-    def __init__(self, shapes: Sequence[Sequence[int]], device: torch.device | str = "cpu"):
-        self.bases = [self._random_basis(i, min(shape)) for i, shape in enumerate(shapes)]
-        self.bases = [basis.to(device) for basis in self.bases]
+    def __init__(
+        self,
+        shapes: Sequence[Sequence[int]],
+        like: Tensor | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        like = at_least_fp32(torch.empty(0) if like is None else like)
+        self.tall = [shape[0] > shape[1] for shape in shapes]
+        self.bases = [self._random_basis(i, min(s)).to(like) for i, s in enumerate(shapes)]
+        self.ownership = Ownership([s[0] * s[1] for s in shapes], rank, ranks)
         self.cold = True
 
     def _random_basis(self, index: int, side: int) -> Tensor:
         numbers = uniform(index, "singular bases", range(side), self.WIDTH)
-        basis = torch.linalg.qr(torch.from_numpy(numbers - 0.5))[0].float()
+        basis = torch.linalg.qr(torch.from_numpy(numbers - 0.5))[0]
         return nn.functional.pad(basis, (0, self.WIDTH - basis.shape[1]))
 
     @torch.no_grad()
     def refresh(self, matrices: Sequence[Tensor], values: int = 3) -> Triplets:
-        """The top `values` (at most WIDTH) triplets of the matrices as they are now."""
-        tall = [matrix.shape[0] > matrix.shape[1] for matrix in matrices]
-        wide = [m.mT if t else m for m, t in zip(matrices, tall, strict=True)]
-        with torch.autocast(self.bases[0].device.type, enabled=False):
-            wide = [matrix.float() for matrix in wide]
-            for _ in range(self.COLD_REFRESHES if self.cold else 1):
-                sigmas, short, long = _block_lanczos(wide, self.bases, self.DEPTH)
-                self._keep_basis(sigmas, short)
+        """The top `values` (at most WIDTH) triplets of the matrices as they are now, which the
+        next search starts from. Every process must call it."""
+        found = self._search(matrices, self.bases, values)
         self.cold = False
-        short = [vectors[:, :values] for vectors in short]
-        long = [vectors[:, :values] for vectors in long]
-        return Triplets(
-            sigmas[:, :values],
-            [v if t else u for u, v, t in zip(short, long, tall, strict=True)],
-            [u if t else v for u, v, t in zip(short, long, tall, strict=True)],
-        )
+        return found
 
-    def _keep_basis(self, sigmas: Tensor, found: list[Tensor]) -> None:
-        """Continue from what was found; where nothing was (zero or nan), from what there was."""
-        for basis, vectors, good in zip(self.bases, found, sigmas > 0, strict=True):
-            basis.copy_(torch.where(good, vectors, basis))
+    @torch.no_grad()
+    def peek(self, matrices: Sequence[Tensor], values: int = 3) -> Triplets:
+        """What `refresh` would find, without a trace. Every process must call it."""
+        return self._search(matrices, [basis.clone() for basis in self.bases], values)
+
+    def _search(self, matrices: Sequence[Tensor], bases: list[Tensor], values: int) -> Triplets:
+        """The triplets; `bases` move there in place."""
+        wide = [m.mT if tall else m for m, tall in zip(matrices, self.tall, strict=True)]
+        sigmas = [basis.new_zeros(self.WIDTH) for basis in bases]
+        longs = [basis.new_zeros(m.shape[1], values) for m, basis in zip(wide, bases, strict=True)]
+        mine = self.ownership.mine
+        if mine:
+            with torch.autocast(bases[0].device.type, enabled=False):
+                maps = [at_least_fp32(wide[i]) for i in mine]
+                for _ in range(self.COLD_ROUNDS if self.cold else 1):
+                    found, short, long = block_lanczos(maps, [bases[i] for i in mine], self.DEPTH)
+                    for i, vectors, good in zip(mine, short, found > 0, strict=True):
+                        bases[i].copy_(torch.where(good, vectors, bases[i]))
+            for i, values_of_it, vectors in zip(mine, found, long, strict=True):
+                sigmas[i].copy_(values_of_it)
+                longs[i].copy_(vectors[:, :values])
+        self.ownership.exchange(sigmas, bases, longs)
+        pairs = [
+            (long, short[:, :values]) if tall else (short[:, :values], long)
+            for short, long, tall in zip(bases, longs, self.tall, strict=True)
+        ]
+        lefts, rights = ([pair[side] for pair in pairs] for side in (0, 1))
+        return Triplets(torch.stack(sigmas)[:, :values], lefts, rights)
 
 
-def _block_lanczos(
-    matrices: list[Tensor], starts: list[Tensor], depth: int
+def block_lanczos(
+    matrices: Sequence[LinearMap], starts: Sequence[Tensor], depth: int
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """One restart cycle. matrices [m, n] with m <= n, starts [m, width].
+    """One restart cycle. matrices [m, n], starts [m, width], best with m <= n.
 
     Builds an orthonormal basis K of span{W^T U, (W^T W) W^T U, ...} and solves the projected
-    problem: the eigenvalues of (W K)^T (W K) are squared Ritz values.
+    problem: the eigenvalues of (W K)^T (W K) are squared Ritz values. Returns them as sigmas
+    [number of matrices, width], largest first, and u [m, width], v [n, width] of each matrix.
     """
     blocks = [m.mT @ u for m, u in zip(matrices, starts, strict=True)]
     bases = [b[:, :0] for b in blocks]
-    images = [m[:, :0] for m in matrices]
+    images = [u[:, :0] for u in starts]
     for level in range(depth):
         blocks = _orthonormalize(blocks, bases)
         products = [m @ b for m, b in zip(matrices, blocks, strict=True)]
@@ -225,3 +229,44 @@ def _eigh(grams: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
     identity = torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device)
     values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], grams, identity))
     return values, vectors
+
+
+@torch.no_grad()
+def certified_bounds(matrix: Tensor) -> tuple[float, float]:
+    """Two numbers between which the largest singular value of a matrix [m, n] lies for certain.
+
+    Below: |W v| / |v| in fp64 for the best v that block Lanczos finds. Above: Gram iteration.
+    Costs ten products of matrices of the short side. (nan, nan) where W is not finite.
+    """
+    matrix = matrix.double()
+    if not torch.isfinite(matrix).all():
+        return math.nan, math.nan
+    v = TopSingularTriplets([matrix.shape], matrix).refresh([matrix], 1).rights[0]
+    length = v.norm()
+    lower = float((matrix @ v).norm() / length) if length > 0 else 0.0
+    return lower, max(lower, float(gram_iteration(matrix)))
+
+
+@torch.no_grad()
+def gram_iteration(matrices: Tensor, iterations: int = 10) -> Tensor:
+    """An upper bound of the largest singular value of each real or complex matrix: [..., m, n] ->
+    [...], fp64.
+
+    Delattre et al. 2023, theorem 2: sigma_0 <= |G^(2^(k-1))|_F^(1/2^k) with G = W W^*. At most
+    rank^(1/2^(k+1)) too high: 0.5% for k = 10 and a rank of 20,000.
+    """
+    rows, columns = matrices.shape[-2:]
+    wide = matrices if rows <= columns else matrices.mT
+    scale = wide.abs().double().amax((-2, -1))
+    wide = wide.to(torch.promote_types(wide.dtype, torch.float64))
+    wide = wide / scale.clamp_min(TINY)[..., None, None]
+    power = wide @ wide.mH  # is G^(2^i) / exp(logarithm)
+    logarithm = torch.zeros_like(scale)
+    for _ in range(iterations - 1):
+        norm = power.abs().square().sum((-2, -1)).sqrt().clamp_min(TINY)
+        power = power / norm[..., None, None]
+        power = power @ power.mH
+        logarithm = 2 * (logarithm + norm.log())
+    norm = power.abs().square().sum((-2, -1)).sqrt().clamp_min(TINY)
+    bound = ((logarithm + norm.log()) / 2**iterations).exp()
+    return scale * bound * (1 + ROUNDING)

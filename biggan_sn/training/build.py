@@ -10,15 +10,22 @@ from biggan_sn.evaluation.scorers import SCORERS, fitting_scorer
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
+from biggan_sn.losses.regularizers import rows_of as regularizer_rows
+from biggan_sn.models.discriminator import Discriminator
+from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import Latents
 from biggan_sn.models.zoo import build_discriminator, build_generator
-from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain
+from biggan_sn.nn.constraint import Constraint
+from biggan_sn.nn.lipschitz import bound, constrain, rows_of
+from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
 from biggan_sn.tables import lookup
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
+
+SIDES = ("generator", "discriminator")
 
 
 def check(config: Config, ranks: int) -> None:
@@ -27,19 +34,19 @@ def check(config: Config, ranks: int) -> None:
     Raises:
         ValueError: names the field and what would be right.
     """
-    for side in ("generator", "discriminator"):
+    for side in SIDES:
         config.microbatch(side, ranks)
-        for name in getattr(config.lipschitz, side):
-            lookup(LIPSCHITZ, name, "lipschitz constraint")
+        regularizer_rows(getattr(config.regularizers, side))
+    if any(row.output for row in rows_of(config.lipschitz.generator)):
+        raise ValueError("lipschitz.generator: gradient_normalization acts on logits; G has none")
     lookup(OBJECTIVES, config.objective, "objective")
     build_penalty(config.penalties)
-    build_regularizer(config.regularizers)
     lookup(SCORERS, config.evaluation.scorer, "scorer")
     if config.evaluation.every:
         fitting_scorer(config.evaluation.scorer, config.data.num_classes, config.data.resolution)
     with torch.device("meta"):
         build_generator(config)
-        build_discriminator(config)
+        bound(build_discriminator(config), config.lipschitz.discriminator)
 
 
 def build(config: Config, world: World) -> GANStep:
@@ -49,12 +56,20 @@ def build(config: Config, world: World) -> GANStep:
         ValueError: the config asks for something that cannot be.
     """
     torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
-    g_network = _place(build_generator(config), world)
-    d_network = _place(build_discriminator(config), world)
-    rows = config.lipschitz
-    g_constraint = constrain(g_network, rows.generator, rows, embeddings=False)
-    d_constraint = constrain(d_network, rows.discriminator, rows, embeddings=True)
-    ema = EMA(g_network, config.ema.decay, config.ema.start)
+    networks: dict[str, Generator | Discriminator] = {
+        "generator": build_generator(config),
+        "discriminator": build_discriminator(config),
+    }
+    for network in networks.values():
+        _place(network, world)
+    constraints = {side: _constraint(config, side, networks[side], world) for side in SIDES}
+    regularizers = {
+        side: build_regularizer(
+            getattr(config.regularizers, side), constraints[side].spectrum, config.sigma0
+        )
+        for side in SIDES
+    }
+    ema = EMA(networks["generator"], config.ema.decay, config.ema.start)
     players = {
         side: Player(
             network,
@@ -64,18 +79,20 @@ def build(config: Config, world: World) -> GANStep:
             world.rank,
             world.ranks,
         )
-        for side, network in (("generator", g_network), ("discriminator", d_network))
+        for side, network in networks.items()
     }
     return GANStep(
         g=players["generator"],
         d=players["discriminator"],
-        g_constraint=g_constraint,
-        d_constraint=d_constraint,
+        g_constraint=constraints["generator"],
+        d_constraint=constraints["discriminator"],
+        bound=bound(networks["discriminator"], config.lipschitz.discriminator),
         ema=ema,
         objective=lookup(OBJECTIVES, config.objective, "objective"),
         penalty=build_penalty(config.penalties),
         penalty_every=config.penalty_every,
-        regularizer=build_regularizer(config.regularizers),
+        g_regularizer=regularizers["generator"],
+        d_regularizer=regularizers["discriminator"],
         latents=Latents(config.seed, config.model.z_dim, config.data.num_classes, "training"),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
@@ -86,12 +103,33 @@ def build(config: Config, world: World) -> GANStep:
     )
 
 
-def _place(network: nn.Module, world: World) -> nn.Module:
-    """On the device, channels last: what tensor cores want, and faster on CPUs too."""
-    network = network.to(world.device).to(memory_format=torch.channels_last)
+def _constraint(
+    config: Config, side: str, network: Generator | Discriminator, world: World
+) -> Constraint:
+    """Puts on a network what the config says, and follows its spectrum from there."""
+    names = getattr(config.lipschitz, side)
+    embeddings = side == "discriminator"
+    constrain(network, names, config.lipschitz, embeddings, network.sides())
+    regularizers = regularizer_rows(getattr(config.regularizers, side))
+    read_each_step = any(row.needs_spectrum for row, _ in regularizers)
+    return Constraint(
+        network,
+        names,
+        config.lipschitz,
+        config.sigma0,
+        Spectrum(network, config.spectrum.values, world.rank, world.ranks),
+        1 if read_each_step else config.spectrum.every,
+        embeddings,
+        world.rank,
+        world.ranks,
+    )
+
+
+def _place(network: nn.Module, world: World) -> None:
+    """To the device, channels last: what tensor cores want, and faster on CPUs too."""
+    network.to(world.device).to(memory_format=torch.channels_last)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             # Both layouts at once; in the strides of their gradients, DDP need not copy.
             weight = module.weight.data
             module.weight.data = weight.clone(memory_format=torch.contiguous_format)
-    return network

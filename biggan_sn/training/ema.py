@@ -5,14 +5,15 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.nn.lipschitz import CONVERGENCE, Constraint, unconstrain
+from biggan_sn.nn.constraint import settle
+from biggan_sn.nn.lipschitz import unconstrain
 
 
 class EMA:
     """Average of the raw weights and of the batch norms' running statistics of a network.
 
     u, v and sigma are never averaged, for a mean of singular vectors is none: they are copied,
-    and iterated to the averaged weights in the copies that `settled` gives out.
+    and found anew for the averaged weights in the copies that `settled` gives out.
     """
 
     def __init__(self, network: nn.Module, decay: float, start: int) -> None:
@@ -31,7 +32,7 @@ class EMA:
     def settled(self) -> nn.Module:
         """A copy of the average whose sigmas are those of the averaged weights."""
         network = deepcopy(self.network)
-        Constraint(network, CONVERGENCE).refresh(CONVERGENCE)
+        settle(network)
         return network
 
     def generator(self) -> nn.Module:

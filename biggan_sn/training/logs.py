@@ -7,20 +7,26 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from biggan_sn.evaluation.pictures import Pixels, heat_map
-from biggan_sn.training.monitor import Spectra
+from biggan_sn.evaluation.pictures import Pixels
+from biggan_sn.models.bound import LipschitzBound
+from biggan_sn.nn.spectrum import Spectrum
+from biggan_sn.training.monitor import (
+    SPECTRA,
+    Sigmas,
+    alarms,
+    board_layout,
+    board_scalars,
+    heat_maps,
+    worst_layers,
+)
 
 SCALARS = "scalars.jsonl"  # one line per logged step
-SPECTRA = "spectra.jsonl"  # one line per measurement: network -> layer -> sigmas
 JOURNAL = "log.txt"
-HEAT_MAP_COLUMNS = 400  # the newest measurements shown
 
 
 class Logs:
@@ -31,9 +37,12 @@ class Logs:
         step: where the run starts or goes on; records of later steps are dropped, so that no
             step is there twice.
         steps: where it will end.
+        spectra: those that will be logged, by the networks' short names.
     """
 
-    def __init__(self, folder: Path, step: int, steps: int) -> None:
+    def __init__(
+        self, folder: Path, step: int, steps: int, spectra: Mapping[str, Spectrum]
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # optional at heart, and slow to import
 
         self.folder = folder
@@ -44,7 +53,9 @@ class Logs:
         for name in (SCALARS, SPECTRA):
             _cut(folder / name, lambda line: int(json.loads(line)["step"]), step)
         _cut(folder / JOURNAL, _journal_step, step)
+        self._spectra = _last_spectra(folder / SPECTRA)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.board.add_custom_scalars(board_layout(spectra))
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps, initial=step, unit="step", disable=not self.terminal, dynamic_ncols=True
@@ -92,29 +103,24 @@ class Logs:
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.say(f"step {step:>7}/{self.steps}  evaluation: {shown}")
 
-    def spectra(self, step: int, spectra: Mapping[str, Spectra]) -> None:
-        """Singular values: a curve per layer and value, and heat-maps of layers x time."""
-        record: dict[str, object] = {"step": step}
-        for network, found in spectra.items():
-            rows = found.sigmas.tolist()
-            record[network] = dict(zip(found.layers, rows, strict=True))
-            for layer, sigmas in zip(found.layers, rows, strict=True):
-                for number, sigma in enumerate(sigmas):
-                    self.board.add_scalar(f"sigma{number}/{network}/{layer}", sigma, step)
+    def spectra(self, step: int, now: Sigmas, bound: LipschitzBound, growth: float) -> None:
+        """Singular values: curves, heat-maps, a table of the worst layers, and alarms, which are
+        sounded where a sigma_0 is more than `growth` times that of the measurement before."""
+        found = alarms(self._spectra, now, growth)
+        self._spectra = now
+        lipschitz = {**bound.layers, "total": bound.total}
+        record = {"step": step, **now, "lipschitz": lipschitz, "alarms": found}
         self._record(SPECTRA, record)
-        for network in spectra:
-            self.picture(step, f"spectra/{network}_log10_sigma0", self.spectrum_picture(network))
-
-    def spectrum_picture(self, network: str) -> Pixels:
-        """The heat-map of log10 sigma_0 of all layers of `network` over the run so far."""
-        with (self.folder / SPECTRA).open() as file:
-            records = [json.loads(line) for line in file.readlines()[-HEAT_MAP_COLUMNS:]]
-        layers = list(records[-1][network])
-        top = np.array([[record[network][layer][0] for record in records] for layer in layers])
-        with np.errstate(divide="ignore"):
-            logarithms: NDArray[np.float64] = np.log10(top)
-        title = f"{network}: log10 sigma_0"
-        return heat_map(logarithms, layers, title, records[0]["step"], records[-1]["step"])
+        for name, value in board_scalars(now, bound).items():
+            self.board.add_scalar(name, value, step)
+        self.board.add_scalar("alarms/number", len(found), step)
+        self.board.add_text("spectra/worst_layers", worst_layers(now), step)
+        for text in found:
+            self.say(f"step {step:>7}/{self.steps}  ALARM: {text}")
+        if found:
+            self.board.add_text("alarms", "\n".join(f"- {text}" for text in found), step)
+        for name, picture in heat_maps(self.folder).items():
+            self.picture(step, name, picture)
 
     def picture(self, step: int, name: str, pixels: Pixels) -> None:
         """An image for TensorBoard, and the newest of its name as a PNG in the run's folder."""
@@ -139,6 +145,15 @@ def _journal_step(line: str) -> int:
     words = line.split()
     found = words[1].partition("/")[0] if len(words) > 1 and words[0] == "step" else ""
     return int(found) if found.isdigit() else 0
+
+
+def _last_spectra(path: Path) -> Sigmas | None:
+    """What was measured last; None before the first time."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    if not lines:
+        return None
+    record = json.loads(lines[-1])
+    return {network: record[network] for network in ("G", "D")}
 
 
 def _cut(path: Path, step_of: Callable[[str], int], last: int) -> None:

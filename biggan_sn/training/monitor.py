@@ -1,76 +1,148 @@
-"""Watches the singular values of every weight of both networks."""
+"""The spectra of both networks as people see them: measured, judged, written down and drawn."""
 
-from dataclasses import dataclass
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from biggan_sn.nn.spectral import TopSingularTriplets, as_matrix, named_weights
+from biggan_sn.evaluation.pictures import Pixels, heat_map
+from biggan_sn.models.bound import LipschitzBound
+from biggan_sn.nn.spectrum import Spectrum
 
+SPECTRA = "spectra.jsonl"  # one line per measurement: network -> layer -> sigmas
+HEAT_MAP_COLUMNS = 400  # the newest measurements shown
+WORST = 10  # layers in the table
 
-@dataclass(frozen=True)
-class Spectra:
-    """The largest singular values of the weights of one network.
-
-    Args:
-        layers: name of each layer, in the network's order.
-        sigmas: [number of layers, k], largest first; 0 past the rank of a weight.
-    """
-
-    layers: tuple[str, ...]
-    sigmas: Tensor
+Sigmas = dict[str, dict[str, list[float]]]  # network (G, D) -> layer -> sigma_0, sigma_1, ...
 
 
-class SpectrumMonitor:
-    """sigma_0, sigma_1, ... of every raw weight (before any constraint) of the networks given.
+def measure(spectra: Mapping[str, Spectrum]) -> Sigmas:
+    """The singular values of all raw weights as they are now: 0 past the rank of a weight, nan
+    where it is not finite. Every process must call it; it changes nothing."""
+    return {
+        network: dict(zip(spectrum.layers, spectrum.look().float().tolist(), strict=True))
+        for network, spectrum in spectra.items()
+    }
 
-    Args:
-        networks: short name (G, D) -> network.
-        values: how many singular values.
-    """
 
-    def __init__(self, networks: dict[str, nn.Module], values: int) -> None:
-        self._weights = {
-            (short, layer): weight
-            for short, network in networks.items()
-            for layer, weight in named_weights(network).items()
-        }
-        self.values = values
-        weights = list(self._weights.values())
-        shapes = [as_matrix(weight).shape for weight in weights]
-        self._triplets = TopSingularTriplets(shapes, weights[0].device)
+def alarms(before: Sigmas | None, now: Sigmas, growth: float) -> list[str]:
+    """What a person should look at: weights that are not finite, and those whose sigma_0 is more
+    than `growth` times what it was at the measurement before."""
+    found = []
+    for network, layers in now.items():
+        for layer, (top, *_) in layers.items():
+            earlier = before[network][layer][0] if before else top
+            if not math.isfinite(top):
+                found.append(f"{network} {layer}: the weight is not finite")
+            elif top > growth * earlier > 0:
+                found.append(f"{network} {layer}: sigma_0 grew from {earlier:.3g} to {top:.3g}")
+    return found
 
-    def measure(self) -> dict[str, Spectra]:
-        """The spectra as they are now, by the networks' short names."""
-        matrices = [as_matrix(weight) for weight in self._weights.values()]
-        sigmas = self._triplets.refresh(matrices, self.values).sigmas.cpu()
-        shorts = dict.fromkeys(short for short, _ in self._weights)
-        return {
-            short: Spectra(
-                tuple(layer for owner, layer in self._weights if owner == short),
-                sigmas[[owner == short for owner, _ in self._weights]],
+
+def worst_layers(now: Sigmas) -> str:
+    """A Markdown table of the layers with the largest sigma_0 / sigma_1, worst first."""
+    rows = [
+        (_ratio(sigmas), network, layer, sigmas)
+        for network, layers in now.items()
+        for layer, sigmas in layers.items()
+        if sigmas[1] != 0
+    ]
+    rows.sort(key=lambda row: -math.inf if math.isnan(row[0]) else -row[0])
+    lines = ["| network | layer | sigma_0 / sigma_1 | sigma_0 | sigma_1 |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {network} | {layer} | {ratio:.3g} | {sigmas[0]:.4g} | {sigmas[1]:.4g} |"
+        for ratio, network, layer, sigmas in rows[:WORST]
+    ]
+    return "\n".join(lines)
+
+
+def _ratio(sigmas: list[float]) -> float:
+    """sigma_0 / sigma_1; nan where there is no sigma_1."""
+    return sigmas[0] / sigmas[1] if sigmas[1] else math.nan
+
+
+def board_layout(spectra: Mapping[str, Spectrum]) -> dict[str, Any]:
+    """TensorBoard's custom scalars: margins of all layers of a network, three lines per layer."""
+    layout: dict[str, Any] = {}
+    for network in spectra:
+        layout[f"{network}: all layers"] = {
+            title: ["Margin", [f"margin/{network}/{name}_{part}" for part in MARGIN]]
+            for name, title in (
+                ("log10_sigma0", "log10 sigma_0: median, least, most"),
+                ("log10_ratio", "log10 sigma_0 / sigma_1: median, least, most"),
             )
-            for short in shorts
         }
+    for network, spectrum in spectra.items():
+        tops = range(min(3, spectrum.values))
+        layout[f"{network}: layer by layer"] = {
+            layer: ["Multiline", [f"^{re.escape(f'sigma{n}/{network}/{layer}')}$" for n in tops]]
+            for layer in spectrum.layers
+        }
+    layout["D: Lipschitz bound"] = {
+        "log10 of the bound": ["Multiline", ["^lipschitz/log10_total$"]]
+    }
+    return layout
 
-    def state(self) -> dict[str, Tensor]:
-        """The subspaces the next measurement starts from; nothing before the first."""
-        if self._triplets.cold:
-            return {}
-        keys = [f"{short}/{layer}" for short, layer in self._weights]
-        return dict(zip(keys, self._triplets.bases, strict=True))
 
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restores what `state` gave.
+MARGIN = ("median", "least", "most")
 
-        Raises:
-            ValueError: it is that of other networks.
-        """
-        if not state:
-            return
-        self._triplets.cold = False
-        for name, basis in self.state().items():
-            if name not in state or state[name].shape != basis.shape:
-                raise ValueError(f"not the spectra of these networks: {name!r}")
-            basis.copy_(state[name])
+
+def board_scalars(now: Sigmas, bound: LipschitzBound) -> dict[str, float]:
+    """All that is drawn as curves, by tag."""
+    scalars = {}
+    for network, layers in now.items():
+        for layer, sigmas in layers.items():
+            for number, sigma in enumerate(sigmas):
+                scalars[f"sigma{number}/{network}/{layer}"] = sigma
+        for name, values in _logarithms(layers).items():
+            finite = [value for value in values if math.isfinite(value)] or [math.nan]
+            ends = (float(np.median(finite)), min(finite), max(finite))
+            for part, value in zip(MARGIN, ends, strict=True):
+                scalars[f"margin/{network}/{name}_{part}"] = value
+    for layer, norm in bound.layers.items():
+        scalars[f"lipschitz/D/{layer}"] = norm
+    scalars["lipschitz/log10_total"] = _log10(bound.total)
+    return scalars
+
+
+def _logarithms(layers: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """log10 of sigma_0 of all layers, and of sigma_0 / sigma_1 of those that have both."""
+    return {
+        "log10_sigma0": [_log10(sigmas[0]) for sigmas in layers.values()],
+        "log10_ratio": [_log10(_ratio(sigmas)) for sigmas in layers.values() if sigmas[1] != 0],
+    }
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else math.nan
+
+
+def heat_maps(folder: Path) -> dict[str, Pixels]:
+    """By name, pictures of layers x time of each network over the run so far: log10 of sigma_0 and
+    of sigma_0 / sigma_1. Steps with alarms are marked."""
+    with (folder / SPECTRA).open() as file:
+        records = [json.loads(line) for line in file.readlines()[-HEAT_MAP_COLUMNS:]]
+    marks = [number for number, record in enumerate(records) if record["alarms"]]
+    steps = (records[0]["step"], records[-1]["step"])
+    pictures = {}
+    for network in ("G", "D"):
+        layers = list(records[-1][network])
+        history = np.array([[record[network][layer][:2] for record in records] for layer in layers])
+        top, second = history[..., 0], history[..., 1]
+        several = ~(second == 0).all(1)  # a weight of one row has no sigma_1
+        names = [layer for layer, keep in zip(layers, several, strict=True) if keep]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio: NDArray[np.float64] = np.log10(top[several] / second[several])
+            level: NDArray[np.float64] = np.log10(top)
+        for name, title, rows, values in (
+            ("log10_sigma0", "log10 sigma_0", layers, level),
+            ("log10_ratio", "log10 sigma_0 / sigma_1", names, ratio),
+        ):
+            picture = heat_map(values, rows, f"{network}: {title}", *steps, marks)
+            pictures[f"spectra/{network}_{name}"] = picture
+    return pictures

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from biggan_sn.data.loader import Batch
 from biggan_sn.losses.objectives import Objective
-from biggan_sn.losses.penalties import Critic, Penalty
-from biggan_sn.losses.regularizers import Regularizer
+from biggan_sn.losses.penalties import Penalty
 from biggan_sn.models.latent import Latents
-from biggan_sn.nn.lipschitz import Constraint
-from biggan_sn.nn.norm import at_least_fp32
+from biggan_sn.nn.constraint import Constraint
+from biggan_sn.nn.lipschitz import Critic
+from biggan_sn.nn.precision import at_least_fp32
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 
@@ -26,11 +26,13 @@ class GANStep:
     d: Player
     g_constraint: Constraint
     d_constraint: Constraint
+    bound: Callable[[Critic], Critic]
     ema: EMA
     objective: Objective
     penalty: Penalty
     penalty_every: int
-    regularizer: Regularizer
+    g_regularizer: Callable[[nn.Module], Tensor | float]
+    d_regularizer: Callable[[nn.Module], Tensor | float]
     latents: Latents
     d_steps: int
     batch_size: int
@@ -41,6 +43,7 @@ class GANStep:
         """`d_steps` updates of D, one of G, then of G's average."""
         seen = Means()
         for turn in range(self.d_steps):
+            update = step * self.d_steps + turn
             with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
                 for share in d.microbatches():  # gradients meet once, at the last one
                     real = next(reals)
@@ -48,20 +51,21 @@ class GANStep:
                         fake = self.sample(self.g.network, step, turn, share)
                     real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
                     d_loss = self.objective.d_loss(real_logits, fake_logits)
-                    penalty = self.penalize(real, fake, step * self.d_steps + turn)
-                    d.descend(d_loss + penalty)
+                    penalty = self.penalize(real, fake, update)
+                    regularizer = d.once(self.d_regularizer)
+                    d.descend(d_loss + penalty + regularizer)
                     seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
-                    seen.add(d_penalty=penalty)
-            self.d_constraint.after_step()  # fresh u, v and sigma
+                    seen.add(d_penalty=penalty, d_regularizer=regularizer)
+            self.d_constraint.after_step(update)  # clamps; fresh u, v and sigma
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
                 (logits,) = self.judge(self.d.network, fake)
                 g_loss = self.objective.g_loss(logits)
-                regularizer = g.once(self.regularizer)
+                regularizer = g.once(self.g_regularizer)
                 g.descend(g_loss + regularizer)
                 seen.add(g_loss=g_loss, g_regularizer=regularizer)
-        self.g_constraint.after_step()
+        self.g_constraint.after_step(step)
         self.ema.update(self.g.network, step)
         return seen.result()
 
@@ -79,8 +83,9 @@ class GANStep:
         images = torch.cat([batch.images for batch in batches])
         labels = torch.cat([batch.labels for batch in batches])
         with self.autocast():
-            logits = discriminator(images, labels)
-        return tuple(at_least_fp32(logits).split([len(batch.labels) for batch in batches]))
+            critic = self.bound(lambda x: at_least_fp32(discriminator(x, labels)))
+            logits = critic(images)
+        return tuple(logits.split([len(batch.labels) for batch in batches]))
 
     def penalize(self, real: Batch, fake: Batch, update: int) -> Tensor | float:
         """The penalties on D, at every `penalty_every`-th of its updates and that much stronger."""
@@ -89,7 +94,7 @@ class GANStep:
         return self.penalty_every * self.penalty(self.critic(real), real.images, fake.images)
 
     def critic(self, batch: Batch) -> Critic:
-        """D with the labels of `batch` bound: images -> logits."""
+        """D with the labels of `batch` bound, inside its constraint: images -> logits."""
         return lambda images: self.judge(self.d.network, Batch(images, batch.labels))[0]
 
 

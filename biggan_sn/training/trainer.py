@@ -24,9 +24,11 @@ from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.evaluation.scorers import evaluate
+from biggan_sn.models.bound import lipschitz_bound
+from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs, mean_over_ranks
-from biggan_sn.training.monitor import SpectrumMonitor
+from biggan_sn.training.monitor import measure
 from biggan_sn.training.world import World
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -56,7 +58,10 @@ class Trainer:
         self.index = open_dataset(config.data)
         self.play = build(config, world)
         self.networks = {"G": self.play.g.network, "D": self.play.d.network}
-        self.monitor = SpectrumMonitor(self.networks, config.monitor.values)
+        self.spectra = {
+            "G": self.play.g_constraint.spectrum,
+            "D": self.play.d_constraint.spectrum,
+        }
         keep = config.checkpoint
         self.checkpoints = Checkpoints(folder / "checkpoints", keep.keep, keep.keep_best)
         self.step = 0
@@ -79,7 +84,9 @@ class Trainer:
             DivergenceError: the losses are not finite any more.
         """
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
-        logs = Logs(self.folder, self.step, self.config.steps) if self.world.leads else None
+        logs = None
+        if self.world.leads:
+            logs = Logs(self.folder, self.step, self.config.steps, self.spectra)
         reals = loader.batches(
             self.position,
             self.config.batch_size,
@@ -164,11 +171,14 @@ class Trainer:
         return means
 
     def _look(self, logs: Logs | None) -> None:
-        """Spectra and sample grids. Spectra are measured on all ranks, for their state goes on."""
+        """Spectra and sample grids. All ranks share the work on the spectra."""
         if self._due(self.config.monitor.every):
-            spectra = self.monitor.measure()
+            sigmas = measure(self.spectra)
             if logs:
-                logs.spectra(self.step, spectra)
+                discriminator = self.networks["D"]
+                assert isinstance(discriminator, Discriminator)
+                bound = lipschitz_bound(discriminator)
+                logs.spectra(self.step, sigmas, bound, self.config.monitor.alarm_growth)
         if logs and self._due(self.config.logs.images):
             classes = range(min(self.config.logs.columns, self.config.data.num_classes))
             images, _ = draw_classes(
@@ -195,7 +205,11 @@ class Trainer:
                 "ema": self.play.ema.settled().state_dict(),
                 "generator_optimizer": self.play.g.state(),
                 "discriminator_optimizer": self.play.d.state(),
-                "spectra": self.monitor.state(),
+                "spectra": {
+                    f"{network}/{name}": tensor
+                    for network, spectrum in self.spectra.items()
+                    for name, tensor in spectrum.state().items()
+                },
             }
             self.checkpoints.save(self.step, tensors, self._state(), score)
         self.world.wait()
@@ -225,7 +239,7 @@ class Trainer:
         for name, load in (
             ("generator_optimizer", self.play.g.load_state),
             ("discriminator_optimizer", self.play.d.load_state),
-            ("spectra", self.monitor.load_state),
+            ("spectra", self._load_spectra),
         ):
             tensors = load_tensors(path, name)
             try:
@@ -233,6 +247,11 @@ class Trainer:
             except ValueError as error:
                 raise CheckpointError(f"{path / name}.safetensors: {error}") from error
         self.step, self.position = step, position
+
+    def _load_spectra(self, state: dict[str, Tensor]) -> None:
+        for network, spectrum in self.spectra.items():
+            mine = {n: t for n, t in state.items() if n.startswith(f"{network}/")}
+            spectrum.load_state({n.removeprefix(f"{network}/"): t for n, t in mine.items()})
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:

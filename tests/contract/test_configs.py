@@ -10,7 +10,13 @@ import pytest
 
 from biggan_sn.cli import VERBS, main, parsers
 from biggan_sn.cli.common import config_of
-from biggan_sn.config import Config, EvaluationConfig, LipschitzConfig, ModelConfig
+from biggan_sn.config import (
+    Config,
+    EvaluationConfig,
+    LipschitzConfig,
+    ModelConfig,
+    RegularizersConfig,
+)
 from biggan_sn.config_io import from_dict, to_dict
 from biggan_sn.evaluation.scorers import SCORERS
 from biggan_sn.losses.objectives import OBJECTIVES
@@ -82,7 +88,7 @@ def test_every_verb_explains_itself():
     [
         (Config, OBJECTIVES),
         (Config, PENALTIES),
-        (Config, REGULARIZERS),
+        (RegularizersConfig, REGULARIZERS),
         (ModelConfig, ARCHITECTURES),
         (ModelConfig, INITIALIZERS),
         (LipschitzConfig, LIPSCHITZ),

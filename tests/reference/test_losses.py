@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from biggan_sn.config import LipschitzConfig
+from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES, build_penalty, r1
-from biggan_sn.losses.regularizers import REGULARIZERS, build_regularizer, off_diagonal, orthogonal
+from biggan_sn.losses.regularizers import REGULARIZERS, build_regularizer, off_diagonal, rows_of
 from biggan_sn.nn.layers import SelfAttention
 from biggan_sn.nn.lipschitz import constrain
+from biggan_sn.nn.spectrum import Spectrum
 
 # What D and G minimise for one real logit r and one fake logit f, in plain Python.
 FORMULAS = {
@@ -123,6 +124,11 @@ def test_off_diagonal_equals_the_big_matrix(rows, columns, seed):
     torch.testing.assert_close(gradients[0], closed, rtol=1e-9, atol=1e-9)
 
 
+def on(network, name, **target):
+    """The regularizer called `name` on a network, of which nothing is known yet."""
+    return REGULARIZERS[name].term(network, Spectrum(network, 3), Sigma0Config(**target))
+
+
 def test_off_diagonal_of_two_equal_filters():
     assert off_diagonal(torch.ones(2, 1)) == 2
 
@@ -130,12 +136,12 @@ def test_off_diagonal_of_two_equal_filters():
 def test_orthogonal_takes_raw_weights_and_leaves_embeddings_alone():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 5), nn.Conv2d(5, 2, 3)).double()
-    plain = orthogonal(network)
+    plain = on(network, "orthogonal")
     expected = sum(off_diagonal(network[i].weight.flatten(1)) for i in (1, 2))
     torch.testing.assert_close(plain, expected)
     constrain(network, ["spectral_norm"], LipschitzConfig(), embeddings=False)
-    torch.testing.assert_close(orthogonal(network), plain)
-    orthogonal(network).backward()
+    torch.testing.assert_close(on(network, "orthogonal"), plain)
+    on(network, "orthogonal").backward()
     assert network[0].weight.grad is None
 
 
@@ -156,13 +162,11 @@ def test_weighted_sums():
     assert build_penalty({})(quadratic, x, x) == 0
     assert build_penalty({"r1": 0.0})(quadratic, x, x) == 0
     network = nn.Linear(3, 3)
-    total = build_regularizer({"orthogonal": 0.5})(network)
-    torch.testing.assert_close(total, 0.5 * orthogonal(network))
+    total = build_regularizer({"orthogonal": 0.5}, Spectrum(network, 2), Sigma0Config())(network)
+    torch.testing.assert_close(total, 0.5 * on(network, "orthogonal"))
 
 
-@pytest.mark.parametrize(
-    ("build", "table"), [(build_penalty, PENALTIES), (build_regularizer, REGULARIZERS)]
-)
+@pytest.mark.parametrize(("build", "table"), [(build_penalty, PENALTIES), (rows_of, REGULARIZERS)])
 def test_unknown_terms_are_named(build, table):
     with pytest.raises(ValueError, match="unknown"):
         build({"nothing_of_the_kind": 1.0})

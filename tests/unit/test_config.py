@@ -19,6 +19,9 @@ from biggan_sn.config import (
     ModelConfig,
     MonitorConfig,
     PlayerConfig,
+    RegularizersConfig,
+    Sigma0Config,
+    SpectrumConfig,
 )
 from biggan_sn.config_io import changes, from_dict, to_dict
 
@@ -28,15 +31,17 @@ SECTIONS = {field.name for field in fields(Config) if is_dataclass(getattr(Confi
 UNUSUAL = Config(
     data=DataConfig("somewhere", 64, 7, flip=True, shift=3, threads=5, prefetch=1),
     model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal"),
-    lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4),
+    spectrum=SpectrumConfig(4, 7),
+    lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4, 1.5, 0.1),
+    sigma0=Sigma0Config(5.0, 2.5, only_first=True, two_sided=True),
     objective="wgan",
     penalties={"r1": 0.1, "gp": 10.0},
     penalty_every=16,
-    regularizers={"orthogonal": 1e-4},
+    regularizers=RegularizersConfig({"orthogonal": 1e-4}, {"orthonormal": 1e-3}),
     generator=PlayerConfig(1e-3, (0.5, 0.9), 1e-8, 4),
     discriminator=PlayerConfig(2e-3, (0.1, 0.99), 1e-7, 2),
     ema=EMAConfig(0.99, 5),
-    monitor=MonitorConfig(3, 5),
+    monitor=MonitorConfig(3, 5.0),
     checkpoint=CheckpointConfig(10, 5, 0),
     evaluation=EvaluationConfig(7, "other", 64),
     logs=LogsConfig(1, 0, 2, 3),
@@ -131,8 +136,14 @@ def test_unknown_fields_are_refused(values, name):
         ("ema", "decay", -0.1),
         ("ema", "start", -1),
         ("monitor", "every", -1),
-        ("monitor", "values", 0),
-        ("monitor", "values", 9),
+        ("monitor", "alarm_growth", 1.0),
+        ("spectrum", "values", 1),
+        ("spectrum", "values", 9),
+        ("spectrum", "every", 0),
+        ("lipschitz", "conv_gain", 0.0),
+        ("lipschitz", "clip", -0.01),
+        ("sigma0", "sigma_reg", 0.0),
+        ("sigma0", "ratio", 0.99),
         ("checkpoint", "every", 0),
         ("checkpoint", "keep", 0),
         ("checkpoint", "keep_best", -1),
@@ -150,11 +161,14 @@ def test_unknown_fields_are_refused(values, name):
         (None, "precision", "fp16"),
         ("penalties", "gp", -10.0),
         ("penalties", "gp", float("nan")),
-        ("regularizers", "orthogonal", -1e-4),
+        ("regularizers.generator", "orthogonal", -1e-4),
+        ("regularizers.discriminator", "orthogonal", float("nan")),
     ],
 )
 def test_impossible_values_are_refused_by_name(section, name, value):
-    values = {section: {name: value}} if section else {name: value}
+    values = {name: value}
+    for part in reversed(section.split(".") if section else []):
+        values = {part: values}
     # A player does not know which side it is; its message names both.
     where = rf"[\w/]*{section}[\w/]*\." if section else ""
     with pytest.raises(ValueError, match=rf"^{where}{name} must "):
@@ -186,7 +200,7 @@ FREE = {
     "steps",
     *("data.path", "data.threads", "data.prefetch"),
     *("generator.microbatch", "discriminator.microbatch"),
-    "monitor.every",
+    *("monitor.every", "monitor.alarm_growth"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.keep_best"),
     *("evaluation.every", "evaluation.scorer", "evaluation.samples"),
     *("logs.every", "logs.images", "logs.rows", "logs.columns"),
@@ -196,8 +210,15 @@ FREE = {
 def test_changes_names_every_fixed_field_and_no_free_one():
     before, after = dict(flat(to_dict(Config()))), dict(flat(to_dict(UNUSUAL)))
     found = {line.split(":")[0]: line for line in changes(Config(), UNUSUAL)}
-    fixed = set(before) - FREE - {"penalties", "regularizers"}
-    assert set(found) == fixed | {"penalties.r1", "penalties.gp", "regularizers.orthogonal"}
+    fixed = (
+        set(before) - FREE - {"penalties", "regularizers.generator", "regularizers.discriminator"}
+    )
+    assert set(found) == fixed | {
+        "penalties.r1",
+        "penalties.gp",
+        "regularizers.generator.orthogonal",
+        "regularizers.discriminator.orthonormal",
+    }
     for name in fixed:
         assert found[name] == f"{name}: {before[name]} -> {after[name]}"
     assert found["penalties.gp"] == "penalties.gp: None -> 10.0"
@@ -209,6 +230,6 @@ def test_nothing_changed():
 
 def test_free_to_change_is_by_whole_names(monkeypatch):
     # That `data` is free must not free a `data_order`.
-    monkeypatch.setattr(config_io, "FREE_TO_CHANGE", ("d", "monitor.val", "ema"))
-    after = replace(Config(), d_steps=1, monitor=MonitorConfig(values=1), ema=EMAConfig(0.5))
-    assert changes(Config(), after) == ["d_steps: 2 -> 1", "monitor.values: 3 -> 1"]
+    monkeypatch.setattr(config_io, "FREE_TO_CHANGE", ("d", "monitor.eve", "ema"))
+    after = replace(Config(), d_steps=1, monitor=MonitorConfig(every=1), ema=EMAConfig(0.5))
+    assert changes(Config(), after) == ["d_steps: 2 -> 1", "monitor.every: 100 -> 1"]

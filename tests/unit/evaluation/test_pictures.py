@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from biggan_sn.evaluation.pictures import GAP, RAMP, grid, heat_map, strip
+from biggan_sn.evaluation.pictures import ALARM, GAP, RAMP, grid, heat_map, strip
 
 
 def flat_images(values):
@@ -46,7 +46,7 @@ def test_heat_map_spreads_the_ramp_and_marks_what_is_not_finite():
     assert tuple(RAMP[0].astype(int)) in seen
     assert tuple(RAMP[2].astype(int)) in seen
     assert tuple(RAMP[-1].astype(int)) in seen
-    assert (255, 0, 0) in seen
+    assert ALARM in seen
 
 
 @pytest.mark.parametrize("values", [np.zeros((1, 1)), np.full((3, 2), np.nan), np.ones((2, 900))])

@@ -2,17 +2,22 @@
 
 import torch
 
-from biggan_sn.config import LipschitzConfig
+from biggan_sn.config import LipschitzConfig, Sigma0Config
+from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.lipschitz import constrain
 from biggan_sn.nn.norm import BatchNorm2d
+from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.ema import EMA
+
+CONFIG = LipschitzConfig()
 
 
 def network():
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), BatchNorm2d(6)).double()
-    constraint = constrain(layers, ["spectral_norm"], LipschitzConfig(), embeddings=True)
-    return layers, constraint
+    constrain(layers, ["spectral_norm"], CONFIG, embeddings=True)
+    spectrum = Spectrum(layers, 2)
+    return layers, Constraint(layers, ["spectral_norm"], CONFIG, Sigma0Config(), spectrum, 2, True)
 
 
 def disturb(layers, constraint, seed):
@@ -22,7 +27,7 @@ def disturb(layers, constraint, seed):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise)
     layers(torch.randn(4, 3, 5, 5, generator=generator, dtype=torch.float64))
-    constraint.refresh(1)
+    constraint.after_step(seed)
 
 
 def test_average_is_the_recurrence():

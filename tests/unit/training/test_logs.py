@@ -1,6 +1,7 @@
 """What people read: lines, curves, heat-maps, and the record behind them."""
 
 import json
+import math
 
 import numpy as np
 import torch
@@ -8,17 +9,22 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from biggan_sn.evaluation.pictures import RAMP
-from biggan_sn.nn.spectral import as_matrix, named_weights
+from biggan_sn.models.bound import LipschitzBound
+from biggan_sn.nn.matrices import as_matrix, named_weights
+from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.logs import Logs
-from biggan_sn.training.monitor import Spectra, SpectrumMonitor
+from biggan_sn.training.monitor import alarms, measure, worst_layers
 
 
 def log_a_few(folder):
-    logs = Logs(folder, 0, 100)
+    logs = Logs(folder, 0, 100, {})
     for step in (10, 20):
         logs.scalars(step, {"d_loss": 1.0 / step, "g_loss": -0.5}, 123.4)
-        sigmas = torch.tensor([[1.0, 0.9, 0.8], [10.0 * step, 1.0, 0.5]])
-        logs.spectra(step, {"G": Spectra(("linear", "conv"), sigmas)})
+        sigmas = {
+            "G": {"linear": [1.0, 0.9, 0.8], "conv": [10.0 * step, 1.0, 0.5]},
+            "D": {"linear": [3.0, 0.0, 0.0], "embed": [2.0, 1.0, 1.0]},
+        }
+        logs.spectra(step, sigmas, LipschitzBound({"head": 4.0}, 1000.0), growth=1.5)
     logs.scores(20, {"fid": 3.5})
     logs.close()
 
@@ -58,22 +64,11 @@ def test_a_line_cut_short_by_a_kill_is_dropped_and_later_steps_too(tmp_path):
     log_a_few(tmp_path)
     with (tmp_path / "scalars.jsonl").open("a") as file:
         file.write('{"step": 30, "d_l')
-    logs = Logs(tmp_path, 10, 100)
+    logs = Logs(tmp_path, 10, 100, {})
     logs.close()
     steps = [json.loads(x)["step"] for x in (tmp_path / "scalars.jsonl").read_text().splitlines()]
     assert steps == [10]
     assert "20/100" not in (tmp_path / "log.txt").read_text()
-
-
-def test_monitor_that_has_not_measured_has_nothing_to_restore():
-    """Random bases must not pass for found ones: the first measurement would be worse."""
-    torch.manual_seed(0)
-    network = torch.nn.Linear(30, 20)
-    fresh, resumed = (SpectrumMonitor({"G": network}, values=3) for _ in range(2))
-    assert fresh.state() == {}
-    resumed.load_state({})
-    assert torch.equal(resumed.measure()["G"].sigmas, fresh.measure()["G"].sigmas)
-    assert set(fresh.state()) == {"G/"}
 
 
 def test_monitor_measures_raw_weights_by_layer_name():
@@ -82,12 +77,27 @@ def test_monitor_measures_raw_weights_by_layer_name():
         "G": torch.nn.Sequential(torch.nn.Linear(5, 40), torch.nn.Conv2d(3, 8, 3)),
         "D": torch.nn.Sequential(torch.nn.Embedding(10, 4)),
     }
-    spectra = SpectrumMonitor(networks, values=3).measure()
-    assert spectra["G"].layers == ("0", "1")
-    assert spectra["D"].layers == ("0",)
+    now = measure({short: Spectrum(network, 3) for short, network in networks.items()})
     for short, network in networks.items():
-        for found, weight in zip(
-            spectra[short].sigmas, named_weights(network).values(), strict=True
-        ):
-            true = torch.linalg.svdvals(as_matrix(weight.detach()).double())[:3]
-            torch.testing.assert_close(found, true, rtol=1e-3, atol=0)
+        weights = named_weights(network)
+        assert list(now[short]) == list(weights)
+        for layer, weight in weights.items():
+            true = torch.linalg.svdvals(as_matrix(weight.detach()))[:3]
+            torch.testing.assert_close(torch.tensor(now[short][layer]), true, rtol=1e-3, atol=0)
+
+
+def test_alarms_name_the_layer_and_what_it_did():
+    calm = {"G": {"a": [1.0, 0.5], "b": [2.0, 1.0]}, "D": {"c": [0.0, 0.0]}}
+    wild = {"G": {"a": [1.9, 0.5], "b": [4.1, 1.0]}, "D": {"c": [math.nan, math.nan]}}
+    assert alarms(None, calm, 2.0) == []
+    assert alarms(calm, calm, 2.0) == []
+    assert alarms(calm, wild, 2.0) == [
+        "G b: sigma_0 grew from 2 to 4.1",
+        "D c: the weight is not finite",
+    ]
+
+
+def test_table_puts_what_is_not_finite_first_then_the_largest_ratio():
+    now = {"G": {"a": [2.0, 1.0], "b": [9.0, 1.0]}, "D": {"c": [math.nan] * 2, "d": [5.0, 0.0]}}
+    layers = [line.split(" | ")[1] for line in worst_layers(now).splitlines()[2:]]
+    assert layers == ["c", "b", "a"], "a weight of one row has no ratio"

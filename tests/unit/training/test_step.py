@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from biggan_sn.config import EMAConfig, PlayerConfig
+from biggan_sn.config import EMAConfig, LipschitzConfig, PlayerConfig, RegularizersConfig
 from biggan_sn.data.loader import Loader, open_dataset
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES
 from biggan_sn.losses.regularizers import REGULARIZERS
 from biggan_sn.models.zoo import ARCHITECTURES
+from biggan_sn.nn.lipschitz import LIPSCHITZ
 from biggan_sn.training.build import build
 from biggan_sn.training.world import World
+
+FOR_BOTH = [name for name, row in LIPSCHITZ.items() if not row.output]
 
 
 def whole(config):
@@ -115,7 +118,7 @@ def test_what_is_logged_is_the_mean_over_the_step(small_config):
     assert list(scalars) == ["d_loss", "d_real", "d_fake", "d_penalty", "g_loss", "g_regularizer"]
     assert all(value.shape == () and torch.isfinite(value) for value in scalars.values())
     assert scalars["d_penalty"] > 0
-    plain, reals = ready(replace(small_config, penalties={}, regularizers={}))
+    plain, reals = ready(replace(small_config, penalties={}, regularizers=RegularizersConfig()))
     assert list(plain(0, reals)) == ["d_loss", "d_real", "d_fake", "g_loss"]
 
 
@@ -152,7 +155,9 @@ def test_bf16_computes_near_fp32_and_keeps_weights_and_logits_in_it(small_config
     [
         *({"objective": name} for name in OBJECTIVES),
         *({"penalties": {name: 1.0}} for name in PENALTIES),
-        *({"regularizers": {name: 1e-3}} for name in REGULARIZERS),
+        *({"regularizers": RegularizersConfig({n: 1e-3}, {n: 1e-3})} for n in REGULARIZERS),
+        *({"lipschitz": LipschitzConfig((name,), ())} for name in FOR_BOTH),
+        *({"lipschitz": LipschitzConfig((), (name,))} for name in LIPSCHITZ),
         *({"architecture": name} for name in ARCHITECTURES),
     ],
     ids=str,

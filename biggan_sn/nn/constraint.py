@@ -1,0 +1,166 @@
+"""What keeps a network in bounds from step to step: projections, clamps, fresh u, v and sigma."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from biggan_sn.config import LipschitzConfig, Sigma0Config
+from biggan_sn.nn.lipschitz import rows_of
+from biggan_sn.nn.matrices import as_matrix, chain_of, matrix_layers, raw_weight
+from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm
+from biggan_sn.nn.replicas import Ownership
+from biggan_sn.nn.spectral import power_iteration
+from biggan_sn.nn.spectrum import Spectrum
+
+CONVERGENCE = 30  # power iterations where there is no earlier u to start from
+
+
+class Constraint:
+    """All that the rows of a network ask for after its optimizer steps.
+
+    Args:
+        network: as `constrain` left it.
+        names: the same rows.
+        config: their knobs.
+        sigma0: those of the clamps.
+        spectrum: of the network.
+        every: steps of the network from one search of its spectrum to the next; between them
+            spectral norm goes on by power iteration. With clamps it is 1.
+        embeddings: whether embeddings are clamped.
+        rank, ranks: number of this process, and of processes, which share the work.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        config: LipschitzConfig,
+        sigma0: Sigma0Config,
+        spectrum: Spectrum,
+        every: int,
+        embeddings: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        rows = rows_of(names)
+        self.network = network
+        self.config = config
+        self.sigma0 = sigma0
+        self.spectrum = spectrum
+        self._projections = [row.project for row in rows if row.project]
+        self._limits = [row.limit for row in rows if row.limit]
+        self.every = 1 if self._limits else every
+        clamped = matrix_layers(network, embeddings)
+        self._free = torch.tensor(
+            [layer not in clamped for layer in spectrum.layers], device=spectrum.device
+        )
+        self._norms = SpectralNorms(network, spectrum, rank, ranks)
+        self._norms.settle()
+
+    def after_step(self, update: int) -> None:
+        """To be called once after optimizer step number `update` of the network, and by nobody
+        else. Every process must call it."""
+        for project in self._projections:
+            project(self.network, self.config)
+        due = (update + 1) % self.every == 0
+        if due:
+            self.spectrum.refresh()
+            for limit in self._limits:
+                self._clamp(limit)
+        else:
+            self.spectrum.moved()
+        self._norms.follow(due, self.config.power_iterations)
+
+    def _clamp(self, limit: Callable[[Tensor, Sigma0Config], Tensor]) -> None:
+        limits = limit(self.spectrum.triplets.sigmas, self.sigma0)
+        limits = limits.masked_fill(self._free, torch.inf)
+        self.spectrum.clamp(limits, self.sigma0.only_first)
+
+
+class SpectralNorms:
+    """The u, v and sigma of all spectrally normalised weights of a network, renewed together.
+
+    Args:
+        network: as `constrain` left it.
+        spectrum: of the network.
+        rank, ranks: number of this process, and of processes, which share the work.
+    """
+
+    def __init__(
+        self, network: nn.Module, spectrum: Spectrum, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.spectrum = spectrum
+        self._place = (rank, ranks)
+        self._numbers: dict[SpectralNorm, int] = {}  # its weight's among those of the spectrum
+        self._weights: dict[nn.Module, Tensor] = {}
+        self._conv_norms: list[ConvSpectralNorm] = []
+        for name, layer in matrix_layers(network).items():
+            for norm in _parametrizations(layer):
+                self._weights[norm] = raw_weight(layer).detach()
+                if isinstance(norm, SpectralNorm):
+                    self._numbers[norm] = spectrum.layers.index(name)
+                elif isinstance(norm, ConvSpectralNorm):
+                    self._conv_norms.append(norm)
+
+    def settle(self) -> None:
+        """Makes them those of the weights as they are, whatever they were before. The spectrum
+        must be current."""
+        self._take(list(self._numbers))
+        self._iterate_convolutions(CONVERGENCE)
+
+    def follow(self, current: bool, iterations: int) -> None:
+        """Moves them along with the weights: to the top triplet of the spectrum if that is
+        current, else by power iterations."""
+        taking = [norm for norm in self._numbers if current and norm.searches]
+        self._take(taking)
+        self._iterate([norm for norm in self._numbers if norm not in taking], iterations)
+        self._iterate_convolutions(iterations)
+
+    @torch.no_grad()
+    def _take(self, norms: Sequence[SpectralNorm]) -> None:
+        sigmas, lefts, rights = self.spectrum.triplets
+        for norm in norms:
+            number = self._numbers[norm]
+            known = sigmas[number, 0] > 0  # vectors of a zero weight, or of nan, mean nothing
+            norm.u.copy_(torch.where(known, lefts[number][:, 0], norm.u))
+            norm.v.copy_(torch.where(known, rights[number][:, 0], norm.v))
+            norm.sigma.copy_(sigmas[number, 0])
+
+    def _iterate(self, norms: Sequence[SpectralNorm], iterations: int) -> None:
+        if not norms:
+            return
+        ownership = Ownership([self._weights[norm].numel() for norm in norms], *self._place)
+        mine = [norms[number] for number in ownership.mine]
+        with torch.autocast(norms[0].u.device.type, enabled=False):
+            power_iteration(
+                [as_matrix(self._weights[norm]) for norm in mine],
+                [norm.u for norm in mine],
+                [norm.v for norm in mine],
+                [norm.sigma for norm in mine],
+                iterations,
+            )
+        ownership.exchange(*([getattr(n, name) for n in norms] for name in ("u", "v", "sigma")))
+
+    def _iterate_convolutions(self, iterations: int) -> None:
+        norms = self._conv_norms
+        if not norms:
+            return
+        ownership = Ownership([norm.cost for norm in norms], *self._place)
+        for number in ownership.mine:
+            norms[number].iterate(self._weights[norms[number]], iterations)
+        names = ("u", "v", "sigma", "slope")
+        ownership.exchange(*([getattr(n, name) for n in norms] for name in names))
+
+
+def settle(network: nn.Module) -> None:
+    """Makes u, v and sigma those of the weights as they are, in one process by itself."""
+    if any(isinstance(module, SpectralNorm | ConvSpectralNorm) for module in network.modules()):
+        SpectralNorms(network, Spectrum(network, values=1)).settle()
+
+
+def _parametrizations(layer: nn.Module) -> list[nn.Module]:
+    if not parametrize.is_parametrized(layer, "weight"):
+        return []
+    return list(chain_of(layer).children())

@@ -1,0 +1,160 @@
+"""What stands between the weight that the optimizer moves and the one that a layer uses.
+
+Each is a module on one weight, put there by torch's parametrization. Those that need singular
+vectors keep them as buffers, which change in `Constraint` and nowhere else: a forward pass only
+reads them. So microbatches, activation checkpointing, extra forwards and reading a weight cannot
+change training, as they do where the power iteration runs inside forward.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from biggan_sn.nn.conv_norm import ConvMap
+from biggan_sn.nn.matrices import as_matrix, as_weight
+from biggan_sn.nn.precision import at_least_fp32
+
+
+class SpectralNorm(nn.Module):
+    """W / max(sigma, eps), sigma the largest singular value of W as a matrix.
+
+    Args:
+        weight: W, for its shape, precision and device.
+        eps: smallest sigma that is divided by.
+        searches: whether u and v come from the network's spectrum when that is renewed, and not
+            from power iteration alone as in Miyato et al. 2018.
+    """
+
+    def __init__(self, weight: Tensor, eps: float, searches: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.searches = searches
+        rows, columns = as_matrix(weight).shape
+        self.register_buffer("u", _unit_vector(rows, weight))
+        self.register_buffer("v", _unit_vector(columns, weight))
+        self.register_buffer("sigma", torch.ones((), dtype=weight.dtype, device=weight.device))
+
+    u: Tensor
+    v: Tensor
+    sigma: Tensor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        sigma = self.sigma.clamp_min(self.eps)
+        return _DivideBySigma.apply(weight, self.u, self.v, sigma)
+
+
+class _DivideBySigma(torch.autograd.Function):
+    """W / sigma, with sigma known. Its derivative counts that sigma depends on W:
+    (g - <g, W/sigma> u v^T) / sigma, Miyato et al. 2018, eq. 12; exact once u, v have converged.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, u, v, sigma)
+        return weight / sigma
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, u, v, sigma = ctx.saved_tensors
+        inner = torch.dot(as_matrix(gradient).reshape(-1), as_matrix(weight).reshape(-1))
+        columns = (inner / sigma.square() * u).view(-1, *(1,) * (weight.dim() - 1))
+        result = (gradient / sigma).addcmul_(columns, as_weight(v[None], weight), value=-1)
+        return _laid_out_like(weight, result), None, None, None
+
+
+class ConvSpectralNorm(nn.Module):
+    """gain * W / max(sigma, eps), sigma the norm of the convolution as a map between images.
+
+    Args:
+        weight: W [C_out, C_in, kh, kw].
+        convolution: the map, with any kernel of that shape.
+        gain: the norm that the layer gets.
+        eps: smallest sigma that is divided by.
+    """
+
+    def __init__(self, weight: Tensor, convolution: ConvMap, gain: float, eps: float) -> None:
+        super().__init__()
+        self._geometry = convolution._replace(kernel=weight.new_empty(weight.shape, device="meta"))
+        self.gain, self.eps = gain, eps
+        rows, columns = convolution.shape
+        self.cost = weight.numel() * convolution.side**2
+        self.register_buffer("u", _unit_vector(rows, weight))
+        self.register_buffer("v", _unit_vector(columns, weight))
+        self.register_buffer("sigma", torch.ones((), dtype=weight.dtype, device=weight.device))
+        self.register_buffer("slope", torch.zeros_like(weight))
+
+    u: Tensor
+    v: Tensor
+    sigma: Tensor
+    slope: Tensor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        sigma = self.sigma.clamp_min(self.eps)
+        return _DivideByNorm.apply(weight, self.slope, sigma, self.gain)
+
+    def iterate(self, weight: Tensor, iterations: int) -> None:
+        """Power iterations through the convolution and its transpose; slope is d sigma / d W."""
+        kernel = weight.detach().requires_grad_()
+        convolution = self._geometry._replace(kernel=at_least_fp32(kernel))
+        with torch.autocast(weight.device.type, enabled=False):
+            with torch.no_grad():
+                for _ in range(iterations):
+                    _turn(self.v, convolution.mT @ self.u[:, None])
+                    _turn(self.u, convolution @ self.v[:, None])
+            with torch.enable_grad():
+                sigma = torch.dot(self.u, (convolution @ self.v[:, None]).squeeze(1))
+                (slope,) = torch.autograd.grad(sigma, kernel)
+        self.sigma.copy_(sigma.detach())
+        self.slope.copy_(slope)
+
+
+def _turn(vector: Tensor, column: Tensor) -> None:
+    """Makes `vector` [n] the direction of `column` [n, 1], if it has one."""
+    length = column.norm()
+    vector.copy_(torch.where(length > 0, column.squeeze(1) / length, vector))
+
+
+class _DivideByNorm(torch.autograd.Function):
+    """gain * W / sigma, with sigma and its slope d sigma / d W known."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, slope: Tensor, sigma: Tensor, gain: float) -> Tensor:
+        ctx.save_for_backward(weight, slope, sigma)
+        ctx.gain = gain
+        return weight * (gain / sigma)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, slope, sigma = ctx.saved_tensors
+        inner = (gradient * weight).sum() / sigma
+        result = (gradient - inner * slope) * (ctx.gain / sigma)
+        return _laid_out_like(weight, result), None, None, None
+
+
+class WeightNorm(nn.Module):
+    """Every row of W (filter, output, class) divided by its length, so that the squares of the
+    singular values sum to C_out: Salimans and Kingma 2016 without the gain, as Miyato et al. 2018
+    compare it (section 3)."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, weight: Tensor) -> Tensor:
+        others = tuple(range(1, weight.dim()))
+        length = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
+        return weight / length.clamp_min(self.eps)
+
+
+def _unit_vector(size: int, like: Tensor) -> Tensor:
+    """A fixed vector of irregular entries: alike on all ranks, orthogonal to no weight in use."""
+    entries = torch.cos(torch.arange(1, size + 1, dtype=torch.float64) ** 2)
+    return (entries / entries.norm()).to(like)
+
+
+def _laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """DDP and the fused Adam want one layout."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
