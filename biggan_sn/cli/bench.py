@@ -29,7 +29,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     if parsed.against:
         changed = parser.parse_args([f"--{change}" for change in parsed.against], parsed.clone())
         configs.append(config_of(parser, changed))
-    from biggan_sn.bench import compare
+    from biggan_sn.bench.compare import compare
     from biggan_sn.training.build import check
     from biggan_sn.training.world import join, leave
 

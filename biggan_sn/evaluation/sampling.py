@@ -1,7 +1,7 @@
 """Samples from a generator: classes, seeds, truncation, standing statistics."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from biggan_sn.data.loader import to_pixels
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import TRUNCATIONS, Latents
-from biggan_sn.models.zoo import build_generator
-from biggan_sn.nn.lipschitz import constrain, unconstrain
+from biggan_sn.models.zoo import build_generator, put_constraints
+from biggan_sn.nn.lipschitz import unconstrain
 from biggan_sn.nn.norm import standing_statistics
 from biggan_sn.tables import lookup
 
@@ -59,6 +59,19 @@ class Sampling:
             )
 
 
+def config_of(checkpoint: Path, state: Mapping[str, Any]) -> Config:
+    """The config of the run that a checkpoint with this state is of.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        config: Config = from_dict(state["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: its config cannot be read ({error})") from error
+    return config
+
+
 def load_generator(
     checkpoint: Path, device: str | torch.device = "cpu"
 ) -> tuple[Generator, dict[str, Any]]:
@@ -69,14 +82,10 @@ def load_generator(
         CheckpointError: the checkpoint cannot be read.
     """
     state = load_state(checkpoint)
-    try:
-        config: Config = from_dict(state["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint}: its config cannot be read ({error})") from error
+    config = config_of(checkpoint, state)
     with torch.device("meta"):
         network = build_generator(config)
-        rows = config.lipschitz
-        constrain(network, rows.generator, rows, embeddings=False, sides=network.sides())
+        put_constraints(network, config, "generator")
     load_network(network, checkpoint, "ema", assign=True)
     network = network.to(device).eval().requires_grad_(False)
     unconstrain(network)

@@ -19,7 +19,7 @@ class Regularizer(NamedTuple):
 
     Args:
         term: (network, its spectrum, where sigma_0 shall be) -> scalar.
-        needs_spectrum: it reads the spectrum, which then must be searched after every step.
+        needs_spectrum: it reads the spectrum, which then is searched at full depth.
     """
 
     term: Term

@@ -1,5 +1,6 @@
 """The architectures, and how to build them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from biggan_sn.config import Config
@@ -7,6 +8,7 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 from biggan_sn.nn.layers import initialize
+from biggan_sn.nn.lipschitz import constrain
 from biggan_sn.tables import lookup
 
 
@@ -67,6 +69,23 @@ def build_discriminator(config: Config) -> Discriminator:
     initialize(network, model.initialization)
     return network
 
+
+def put_constraints(network: Generator | Discriminator, config: Config, side: str) -> None:
+    """Puts on a fresh network of `side` (generator or discriminator) what the config says.
+
+    Raises:
+        ValueError: the config asks for something that cannot be.
+    """
+    names = getattr(config.lipschitz, side)
+    constrain(network, names, config.lipschitz, CONSTRAINS_EMBEDDINGS[side], network.sides())
+
+
+BUILDERS: dict[str, Callable[[Config], Generator | Discriminator]] = {
+    "generator": build_generator,
+    "discriminator": build_discriminator,
+}
+# D's class embedding is constrained, those of G are not (Brock et al. 2019, appendix B).
+CONSTRAINS_EMBEDDINGS = {"generator": False, "discriminator": True}
 
 # SNGAN: Miyato and Koyama 2018, with D as the reference PyTorch code counts it: its first block
 # has inside the width of its input, 3 channels, where the authors' own has that of its output.

@@ -1,6 +1,6 @@
 """What keeps a network in bounds from step to step: projections, clamps, fresh u, v and sigma."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ class Constraint:
         config: their knobs.
         sigma0: those of the clamps.
         spectrum: of the network.
-        every: steps of the network from one search of its spectrum to the next; between them
-            spectral norm goes on by power iteration. With clamps it is 1.
         embeddings: whether embeddings are clamped.
         rank, ranks: number of this process, and of processes, which share the work.
     """
@@ -39,7 +37,6 @@ class Constraint:
         config: LipschitzConfig,
         sigma0: Sigma0Config,
         spectrum: Spectrum,
-        every: int,
         embeddings: bool,
         rank: int = 0,
         ranks: int = 1,
@@ -51,32 +48,33 @@ class Constraint:
         self.spectrum = spectrum
         self._projections = [row.project for row in rows if row.project]
         self._limits = [row.limit for row in rows if row.limit]
-        self.every = 1 if self._limits else every
         clamped = matrix_layers(network, embeddings)
         self._free = torch.tensor(
             [layer not in clamped for layer in spectrum.layers], device=spectrum.device
         )
-        self._norms = SpectralNorms(network, spectrum, rank, ranks)
-        self._norms.settle()
+        self.norms = SpectralNorms(network, spectrum, rank, ranks)
+        self.norms.settle()
 
-    def after_step(self, update: int) -> None:
-        """To be called once after optimizer step number `update` of the network, and by nobody
-        else. Every process must call it."""
+    def after_step(self) -> None:
+        """To be called once after each optimizer step of the network, and by nobody else. Every
+        process must call it."""
         for project in self._projections:
             project(self.network, self.config)
-        due = (update + 1) % self.every == 0
-        if due:
-            self.spectrum.refresh()
-            for limit in self._limits:
-                self._clamp(limit)
-        else:
-            self.spectrum.moved()
-        self._norms.follow(due, self.config.power_iterations)
+        self.spectrum.refresh()
+        self.clamp()
+        self.norms.follow(self.config.power_iterations)
 
-    def _clamp(self, limit: Callable[[Tensor, Sigma0Config], Tensor]) -> None:
-        limits = limit(self.spectrum.triplets.sigmas, self.sigma0)
-        limits = limits.masked_fill(self._free, torch.inf)
-        self.spectrum.clamp(limits, self.sigma0.only_first)
+    @property
+    def clamps(self) -> bool:
+        """Whether any row clamps sigma_0."""
+        return bool(self._limits)
+
+    def clamp(self) -> None:
+        """Clamps sigma_0 as the rows say. The spectrum must be that of the weights as they are."""
+        for limit in self._limits:
+            limits = limit(self.spectrum.triplets.sigmas, self.sigma0)
+            limits = limits.masked_fill(self._free, torch.inf)
+            self.spectrum.clamp(limits, self.sigma0.only_first)
 
 
 class SpectralNorms:
@@ -105,17 +103,15 @@ class SpectralNorms:
                     self._conv_norms.append(norm)
 
     def settle(self) -> None:
-        """Makes them those of the weights as they are, whatever they were before. The spectrum
-        must be current."""
+        """Makes them those of the weights as they are, whatever they were before."""
         self._take(list(self._numbers))
         self._iterate_convolutions(CONVERGENCE)
 
-    def follow(self, current: bool, iterations: int) -> None:
-        """Moves them along with the weights: to the top triplet of the spectrum if that is
-        current, else by power iterations."""
-        taking = [norm for norm in self._numbers if current and norm.searches]
-        self._take(taking)
-        self._iterate([norm for norm in self._numbers if norm not in taking], iterations)
+    def follow(self, iterations: int) -> None:
+        """Moves them along with the weights: to the top triplets of the spectrum, or where a row
+        says so by power iterations."""
+        self._take([norm for norm in self._numbers if norm.searches])
+        self._iterate([norm for norm in self._numbers if not norm.searches], iterations)
         self._iterate_convolutions(iterations)
 
     @torch.no_grad()

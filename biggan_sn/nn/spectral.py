@@ -17,6 +17,7 @@ from biggan_sn.positions import uniform
 
 NEGLIGIBLE = 1e-9  # of sigma_0; far below what fp32 products can tell from zero
 TINY = 1e-300  # instead of zero below a fraction
+DEPTH = 3  # of block Lanczos where nothing else is asked for
 ROUNDING = 1e-10  # more than fp64 rounding takes from a bound
 
 
@@ -89,7 +90,7 @@ class TopSingularTriplets:
     """Follows the top singular triplets of matrices that change slowly.
 
     Block Golub-Kahan-Lanczos (Golub, Luk, Overton 1981) on the short side of each matrix, started
-    from the subspace found last time. A search reads every matrix 2 * DEPTH times. The values
+    from the subspace found last time. A search reads every matrix 2 * depth times. The values
     are Ritz values: they never exceed the true ones. A block sees what one vector cannot: equal
     singular values, and values that overtake one another.
 
@@ -103,7 +104,6 @@ class TopSingularTriplets:
     """
 
     WIDTH = 8
-    DEPTH = 3
     COLD_ROUNDS = 6
 
     def __init__(
@@ -125,41 +125,48 @@ class TopSingularTriplets:
         return nn.functional.pad(basis, (0, self.WIDTH - basis.shape[1]))
 
     @torch.no_grad()
-    def refresh(self, matrices: Sequence[Tensor], values: int = 3) -> Triplets:
+    def refresh(self, matrices: Sequence[Tensor], values: int = 3, depth: int = DEPTH) -> Triplets:
         """The top `values` (at most WIDTH) triplets of the matrices as they are now, which the
-        next search starts from. Every process must call it."""
-        found = self._search(matrices, self.bases, values)
-        self.cold = False
+        next search starts from. The first search is deeper and goes on for several rounds. Every
+        process must call it."""
+        rounds = 1
+        if self.cold:
+            rounds, depth, self.cold = self.COLD_ROUNDS, DEPTH, False
+        for _ in range(rounds):
+            found, self.bases = self._search(matrices, values, depth)
         return found
 
     @torch.no_grad()
     def peek(self, matrices: Sequence[Tensor], values: int = 3) -> Triplets:
         """What `refresh` would find, without a trace. Every process must call it."""
-        return self._search(matrices, [basis.clone() for basis in self.bases], values)
+        return self._search(matrices, values, DEPTH)[0]
 
-    def _search(self, matrices: Sequence[Tensor], bases: list[Tensor], values: int) -> Triplets:
-        """The triplets; `bases` move there in place."""
+    def _search(
+        self, matrices: Sequence[Tensor], values: int, depth: int
+    ) -> tuple[Triplets, list[Tensor]]:
+        """The triplets, and the bases to start from next time."""
         wide = [m.mT if tall else m for m, tall in zip(matrices, self.tall, strict=True)]
-        sigmas = [basis.new_zeros(self.WIDTH) for basis in bases]
-        longs = [basis.new_zeros(m.shape[1], values) for m, basis in zip(wide, bases, strict=True)]
+        # What others find comes to these places.
+        sigmas = [basis.new_empty(self.WIDTH) for basis in self.bases]
+        shorts = [torch.empty_like(basis) for basis in self.bases]
+        longs = [b.new_empty(m.shape[1], values) for m, b in zip(wide, self.bases, strict=True)]
         mine = self.ownership.mine
         if mine:
-            with torch.autocast(bases[0].device.type, enabled=False):
+            with torch.autocast(shorts[0].device.type, enabled=False):
                 maps = [at_least_fp32(wide[i]) for i in mine]
-                for _ in range(self.COLD_ROUNDS if self.cold else 1):
-                    found, short, long = block_lanczos(maps, [bases[i] for i in mine], self.DEPTH)
-                    for i, vectors, good in zip(mine, short, found > 0, strict=True):
-                        bases[i].copy_(torch.where(good, vectors, bases[i]))
-            for i, values_of_it, vectors in zip(mine, found, long, strict=True):
-                sigmas[i].copy_(values_of_it)
-                longs[i].copy_(vectors[:, :values])
-        self.ownership.exchange(sigmas, bases, longs)
+                found = block_lanczos(maps, [self.bases[i] for i in mine], depth)
+            for i, values_here, short, long in zip(mine, *found, strict=True):
+                sigmas[i] = values_here.to(shorts[i].dtype)
+                # Where nothing was found (zero or nan) the next search starts as this one did.
+                shorts[i] = torch.where(values_here > 0, short, self.bases[i])
+                longs[i] = long[:, :values].contiguous()
+        self.ownership.exchange(sigmas, shorts, longs)
         pairs = [
             (long, short[:, :values]) if tall else (short[:, :values], long)
-            for short, long, tall in zip(bases, longs, self.tall, strict=True)
+            for short, long, tall in zip(shorts, longs, self.tall, strict=True)
         ]
         lefts, rights = ([pair[side] for pair in pairs] for side in (0, 1))
-        return Triplets(torch.stack(sigmas)[:, :values], lefts, rights)
+        return Triplets(torch.stack(sigmas)[:, :values], lefts, rights), shorts
 
 
 def block_lanczos(
@@ -168,20 +175,20 @@ def block_lanczos(
     """One restart cycle. matrices [m, n], starts [m, width], best with m <= n.
 
     Builds an orthonormal basis K of span{W^T U, (W^T W) W^T U, ...} and solves the projected
-    problem: the eigenvalues of (W K)^T (W K) are squared Ritz values. Returns them as sigmas
-    [number of matrices, width], largest first, and u [m, width], v [n, width] of each matrix.
+    problem: the eigenvalues of (W K)^T (W K) are squared Ritz values. With depth 1 that is one
+    round of subspace iteration. Returns the values as sigmas [number of matrices, width], largest
+    first, and u [m, width], v [n, width] of each matrix.
     """
-    blocks = [m.mT @ u for m, u in zip(matrices, starts, strict=True)]
-    bases = [b[:, :0] for b in blocks]
-    images = [u[:, :0] for u in starts]
-    for level in range(depth):
+    bases: list[Tensor] = []
+    all_images: list[Tensor] = []
+    images = list(starts)
+    for _ in range(depth):
+        blocks = [m.mT @ image for m, image in zip(matrices, images, strict=True)]
         blocks = _orthonormalize(blocks, bases)
-        products = [m @ b for m, b in zip(matrices, blocks, strict=True)]
-        bases = [torch.cat(pair, 1) for pair in zip(bases, blocks, strict=True)]
-        images = [torch.cat(pair, 1) for pair in zip(images, products, strict=True)]
-        if level < depth - 1:
-            blocks = [m.mT @ p for m, p in zip(matrices, products, strict=True)]
-    grams = torch.stack([_gram(image) for image in images])
+        images = [m @ block for m, block in zip(matrices, blocks, strict=True)]
+        bases = _join(bases, blocks)
+        all_images = _join(all_images, images)
+    grams = torch.stack([_gram(image) for image in all_images])
     finite = torch.isfinite(grams).all(-1).all(-1)
     squares, rotations = _eigh(grams, finite)
     width = starts[0].shape[1]
@@ -189,12 +196,8 @@ def block_lanczos(
     sigmas = squares.clamp_min(0).sqrt()
     sigmas = torch.where(sigmas > NEGLIGIBLE * sigmas[:, :1], sigmas, 0.0)
     inverses = torch.where(sigmas > 0, 1 / sigmas, 0.0)
-    lefts = [
-        image @ (rotation * inverse).to(image.dtype)
-        for image, rotation, inverse in zip(images, rotations, inverses, strict=True)
-    ]
-    rights = [b @ rotation.to(b.dtype) for b, rotation in zip(bases, rotations, strict=True)]
-    return torch.where(finite[:, None], sigmas, torch.nan), lefts, rights
+    lefts = _times(all_images, rotations * inverses[:, None, :])
+    return torch.where(finite[:, None], sigmas, torch.nan), lefts, _times(bases, rotations)
 
 
 def _orthonormalize(blocks: list[Tensor], bases: list[Tensor]) -> list[Tensor]:
@@ -205,7 +208,8 @@ def _orthonormalize(blocks: list[Tensor], bases: list[Tensor]) -> list[Tensor]:
     noise inside the basis, and would be counted twice.
     """
     for lost, rescale in ((1e-12, True), (0.25, False)):
-        blocks = [b - k @ (k.mT @ b) for b, k in zip(blocks, bases, strict=True)]
+        if bases:
+            blocks = [b - k @ (k.mT @ b) for b, k in zip(blocks, bases, strict=True)]
         grams = torch.stack([_gram(block) for block in blocks])
         finite = torch.isfinite(grams).all(-1).all(-1)
         scales = torch.ones_like(grams[:, 0])
@@ -214,9 +218,20 @@ def _orthonormalize(blocks: list[Tensor], bases: list[Tensor]) -> list[Tensor]:
             scales = torch.where(squares > 1e-60, squares.clamp_min(1e-60).rsqrt(), 0.0)
         values, vectors = _eigh(grams * scales[:, :, None] * scales[:, None, :], finite)
         inverses = torch.where(values > lost, values.clamp_min(lost).rsqrt(), 0.0)
-        transforms = scales[:, :, None] * vectors * inverses[:, None, :]
-        blocks = [b @ t.to(b.dtype) for b, t in zip(blocks, transforms, strict=True)]
+        blocks = _times(blocks, scales[:, :, None] * vectors * inverses[:, None, :])
     return blocks
+
+
+def _join(wide: list[Tensor], more: list[Tensor]) -> list[Tensor]:
+    """The columns of `more` after those of `wide`, which may not have begun."""
+    pairs = zip(wide, more, strict=True)
+    return [torch.cat(pair, 1) for pair in pairs] if wide else more
+
+
+def _times(blocks: list[Tensor], rotations: Tensor) -> list[Tensor]:
+    """Each block [n, width] times its small matrix, of [number of blocks, width, columns]."""
+    small = rotations.to(blocks[0].dtype).unbind()
+    return [block @ rotation for block, rotation in zip(blocks, small, strict=True)]
 
 
 def _gram(block: Tensor) -> Tensor:

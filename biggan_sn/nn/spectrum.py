@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan_sn.nn.matrices import as_matrix, as_weight, named_weights
-from biggan_sn.nn.spectral import TopSingularTriplets, Triplets
+from biggan_sn.nn.spectral import DEPTH, TopSingularTriplets, Triplets
 
 
 class Spectrum:
@@ -16,6 +16,7 @@ class Spectrum:
     Args:
         network: whose weights; not on the meta device.
         values: how many triplets of each.
+        depth: of the search.
         rank, ranks: number of this process, and of processes, which share the work.
 
     Attributes:
@@ -23,10 +24,13 @@ class Spectrum:
         triplets: as found last.
     """
 
-    def __init__(self, network: nn.Module, values: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, network: nn.Module, values: int, depth: int = DEPTH, rank: int = 0, ranks: int = 1
+    ) -> None:
         weights = named_weights(network)
         self.layers = tuple(weights)
         self.values = values
+        self.depth = depth
         self._weights = list(weights.values())
         shapes = [as_matrix(weight).shape for weight in self._weights]
         like = self._weights[0].detach() if weights else None
@@ -44,20 +48,17 @@ class Spectrum:
 
     def refresh(self) -> Triplets:
         """Finds the triplets of the weights as they are now. Every process must call it."""
-        self.triplets = self._search.refresh(self.matrices(), self.values)
-        self.current = True
+        self.triplets = self._search.refresh(self.matrices(), self.values, self.depth)
+        self._clamped = False
         return self.triplets
 
-    def moved(self) -> None:
-        """To be called when the weights changed and `refresh` was not."""
-        self.current = False
-
     def look(self) -> Tensor:
-        """The singular values [number of layers, values] of the weights as they are now, by a
-        search that leaves no trace where they are not known. Every process must call it."""
-        if self.current:
-            return self.triplets.sigmas
-        return self._search.peek(self.matrices(), self.values).sigmas
+        """The singular values [number of layers, values] of the weights as they were at the last
+        `refresh` or `clamp`. Every process must call it; it changes nothing."""
+        if self._clamped:
+            # What was beyond the values known may be the largest now.
+            return self._search.peek(self.matrices(), self.values).sigmas
+        return self.triplets.sigmas
 
     @torch.no_grad()
     def clamp(self, limits: Tensor, only_first: bool) -> None:
@@ -75,8 +76,7 @@ class Spectrum:
         for weight, u, v, over in zip(self._weights, lefts, rights, excess, strict=True):
             weight.sub_(as_weight((u * over) @ v.mT, weight))
         sigmas, order = (sigmas - excess).sort(descending=True, stable=True)
-        # What was beyond the values known may be the largest now: `look` has to search.
-        self.current = False
+        self._clamped = True
         self.triplets = Triplets(
             sigmas,
             [u[:, new] for u, new in zip(lefts, order, strict=True)],
@@ -115,4 +115,4 @@ class Spectrum:
             [placed[f"{layer}/u"] for layer in self.layers],
             [placed[f"{layer}/v"] for layer in self.layers],
         )
-        self.current = False
+        self._clamped = False

@@ -14,9 +14,14 @@ from biggan_sn.losses.regularizers import rows_of as regularizer_rows
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import Latents
-from biggan_sn.models.zoo import build_discriminator, build_generator
+from biggan_sn.models.zoo import (
+    BUILDERS,
+    CONSTRAINS_EMBEDDINGS,
+    put_constraints,
+)
 from biggan_sn.nn.constraint import Constraint
-from biggan_sn.nn.lipschitz import bound, constrain, rows_of
+from biggan_sn.nn.lipschitz import bound, rows_of
+from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
 from biggan_sn.tables import lookup
@@ -25,7 +30,7 @@ from biggan_sn.training.player import Player
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
-SIDES = ("generator", "discriminator")
+SIDES = tuple(BUILDERS)  # of the game
 
 
 def check(config: Config, ranks: int) -> None:
@@ -45,8 +50,10 @@ def check(config: Config, ranks: int) -> None:
     if config.evaluation.every:
         fitting_scorer(config.evaluation.scorer, config.data.num_classes, config.data.resolution)
     with torch.device("meta"):
-        build_generator(config)
-        bound(build_discriminator(config), config.lipschitz.discriminator)
+        for side in SIDES:
+            network = BUILDERS[side](config)
+            put_constraints(network, config, side)
+        bound(network, config.lipschitz.discriminator)
 
 
 def build(config: Config, world: World) -> GANStep:
@@ -56,10 +63,7 @@ def build(config: Config, world: World) -> GANStep:
         ValueError: the config asks for something that cannot be.
     """
     torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
-    networks: dict[str, Generator | Discriminator] = {
-        "generator": build_generator(config),
-        "discriminator": build_discriminator(config),
-    }
+    networks = {side: BUILDERS[side](config) for side in SIDES}
     for network in networks.values():
         _place(network, world)
     constraints = {side: _constraint(config, side, networks[side], world) for side in SIDES}
@@ -107,21 +111,22 @@ def _constraint(
     config: Config, side: str, network: Generator | Discriminator, world: World
 ) -> Constraint:
     """Puts on a network what the config says, and follows its spectrum from there."""
+    put_constraints(network, config, side)
     names = getattr(config.lipschitz, side)
-    embeddings = side == "discriminator"
-    constrain(network, names, config.lipschitz, embeddings, network.sides())
     regularizers = regularizer_rows(getattr(config.regularizers, side))
-    read_each_step = any(row.needs_spectrum for row, _ in regularizers)
+    acts_on_sigma0 = any(row.limit for row in rows_of(names)) or any(
+        row.needs_spectrum for row, _ in regularizers
+    )
+    depth = DEPTH if acts_on_sigma0 else config.spectrum.depth
+    place = (world.rank, world.ranks)
     return Constraint(
         network,
         names,
         config.lipschitz,
         config.sigma0,
-        Spectrum(network, config.spectrum.values, world.rank, world.ranks),
-        1 if read_each_step else config.spectrum.every,
-        embeddings,
-        world.rank,
-        world.ranks,
+        Spectrum(network, config.spectrum.values, depth, *place),
+        CONSTRAINS_EMBEDDINGS[side],
+        *place,
     )
 
 

@@ -56,7 +56,7 @@ class GANStep:
                     d.descend(d_loss + penalty + regularizer)
                     seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
                     seen.add(d_penalty=penalty, d_regularizer=regularizer)
-            self.d_constraint.after_step(update)  # clamps; fresh u, v and sigma
+            self.d_constraint.after_step()  # clamps; fresh u, v and sigma
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
@@ -65,7 +65,7 @@ class GANStep:
                 regularizer = g.once(self.g_regularizer)
                 g.descend(g_loss + regularizer)
                 seen.add(g_loss=g_loss, g_regularizer=regularizer)
-        self.g_constraint.after_step(step)
+        self.g_constraint.after_step()
         self.ema.update(self.g.network, step)
         return seen.result()
 

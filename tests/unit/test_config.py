@@ -139,7 +139,7 @@ def test_unknown_fields_are_refused(values, name):
         ("monitor", "alarm_growth", 1.0),
         ("spectrum", "values", 1),
         ("spectrum", "values", 9),
-        ("spectrum", "every", 0),
+        ("spectrum", "depth", 0),
         ("lipschitz", "conv_gain", 0.0),
         ("lipschitz", "clip", -0.01),
         ("sigma0", "sigma_reg", 0.0),

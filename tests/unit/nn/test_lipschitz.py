@@ -25,10 +25,10 @@ def small_network(seed=0, dtype=torch.float64):
     ).to(dtype)
 
 
-def held(network, *rows, every=3, sigma0=SIGMA0):
+def held(network, *rows, sigma0=SIGMA0):
     """The constraint on `network` when the rows are put on it."""
     constrain(network, rows, CONFIG, embeddings=True, sides={"0": 6, "2": 6})
-    return Constraint(network, rows, CONFIG, sigma0, Spectrum(network, 3), every, embeddings=True)
+    return Constraint(network, rows, CONFIG, sigma0, Spectrum(network, 3), embeddings=True)
 
 
 def constrained(seed=0, dtype=torch.float64):
@@ -128,13 +128,13 @@ def test_training_is_the_same_with_extra_forward_passes():
     def train(extra):
         network, constraint = constrained()
         optimizer = torch.optim.Adam(network.parameters(), 1e-2, betas=(0.0, 0.999))
-        for update in range(5):
+        for _ in range(5):
             for _ in range(extra):
                 network(images())
             optimizer.zero_grad()
             network(images()).square().mean().backward()
             optimizer.step()
-            constraint.after_step(update)
+            constraint.after_step()
         return everything(network)
 
     assert_same(train(extra=0), train(extra=3))
@@ -144,10 +144,10 @@ def test_zero_weight_stays_finite():
     network = nn.Linear(4, 3)
     nn.init.zeros_(network.weight)
     constraint = held(network, "spectral_norm")
-    for update in range(4):
+    for _ in range(4):
         out = network(torch.ones(2, 4))
         out.sum().backward()
-        constraint.after_step(update)
+        constraint.after_step()
     assert torch.isfinite(out).all()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
@@ -158,8 +158,8 @@ def test_sigma_is_computed_in_full_precision_under_autocast():
     for autocast in (False, True):
         with torch.autocast("cpu", torch.bfloat16, autocast):
             network, constraint = constrained(dtype=torch.float32)
-            for update in range(3):
-                constraint.after_step(update)
+            for _ in range(3):
+                constraint.after_step()
         found.append(everything(network))
     assert_same(*found)
 
@@ -193,11 +193,11 @@ def test_every_constraint_bounds_the_norm_after_some_training(name):
     network = small_network(dtype=torch.float32)
     constraint = held(network, name)
     optimizer = torch.optim.SGD(network.parameters(), 0.05)
-    for update in range(30):
+    for _ in range(30):
         optimizer.zero_grad()
         (-network(images().float()).square().mean()).backward()
         optimizer.step()
-        constraint.after_step(update)
+        constraint.after_step()
     norm = torch.linalg.matrix_norm(network[0].weight.detach().flatten(1), 2)
     assert norm < 1.1
 

@@ -17,7 +17,7 @@ def network():
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), BatchNorm2d(6)).double()
     constrain(layers, ["spectral_norm"], CONFIG, embeddings=True)
     spectrum = Spectrum(layers, 2)
-    return layers, Constraint(layers, ["spectral_norm"], CONFIG, Sigma0Config(), spectrum, 2, True)
+    return layers, Constraint(layers, ["spectral_norm"], CONFIG, Sigma0Config(), spectrum, True)
 
 
 def disturb(layers, constraint, seed):
@@ -27,7 +27,7 @@ def disturb(layers, constraint, seed):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise)
     layers(torch.randn(4, 3, 5, 5, generator=generator, dtype=torch.float64))
-    constraint.after_step(seed)
+    constraint.after_step()
 
 
 def test_average_is_the_recurrence():

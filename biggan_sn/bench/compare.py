@@ -8,6 +8,7 @@ from itertools import repeat
 
 import torch
 
+from biggan_sn.bench.cost import cost_of_control
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
 from biggan_sn.training.build import build
@@ -28,14 +29,18 @@ class Contender:
     processor: list[float]
     played: int = 0
 
+    def advance(self, steps: int) -> None:
+        """Plays some steps."""
+        for _ in range(steps):
+            self.step(self.played, self.reals)
+            self.played += 1
+
     def play(self, steps: int) -> None:
         """Plays some steps and notes the mean seconds of one."""
         device = self.step.device
         _synchronize(device)
         wall, processor = time.perf_counter(), time.process_time()
-        for _ in range(steps):
-            self.step(self.played, self.reals)
-            self.played += 1
+        self.advance(steps)
         _synchronize(device)
         self.wall.append((time.perf_counter() - wall) / steps)
         self.processor.append((time.process_time() - processor) / steps)
@@ -80,10 +85,23 @@ def _record(contender: Contender, first: Contender) -> dict[str, object]:
         "images_per_s": config.d_steps * config.batch_size / seconds,
         "speedup": statistics.median(ratios),
         "speedup_range": [min(ratios), max(ratios)],
+        "control_share": _shares(contender, seconds),
         "params_G": sum(p.numel() for p in step.g.network.parameters()),
         "params_D": sum(p.numel() for p in step.d.network.parameters()),
         **_machine(step.device),
     }
+
+
+def _shares(contender: Contender, seconds: float) -> dict[str, float]:
+    """What part of a step the control of spectra takes, in all and by kind."""
+    step = contender.step
+    cost = cost_of_control(
+        step,
+        contender.config,
+        lambda: contender.advance(1),
+        lambda: _synchronize(step.device),
+    )
+    return {name: part / seconds for name, part in {"all": sum(cost.values()), **cost}.items()}
 
 
 def _machine(device: torch.device) -> Mapping[str, object]:

@@ -1,0 +1,1 @@
+"""Speed: of whole steps against one another, and of the control of spectra within one."""

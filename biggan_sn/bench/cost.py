@@ -1,0 +1,153 @@
+"""What the control of spectra costs within a training step."""
+
+import math
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from biggan_sn.config import Config
+from biggan_sn.models.bound import lipschitz_bound
+from biggan_sn.models.discriminator import Discriminator
+from biggan_sn.nn.constraint import Constraint
+from biggan_sn.nn.matrices import chain_of, matrix_layers
+from biggan_sn.training.logs import Logs
+from biggan_sn.training.monitor import measure
+from biggan_sn.training.step import GANStep
+
+REPEATS = 5  # of each part; the median counts
+
+Work = Callable[[], object]
+Part = tuple[str, float, Work]  # its name, how often a step needs it, what it does
+
+
+def cost_of_control(
+    step: GANStep, config: Config, play: Callable[[], None], wait: Callable[[], None]
+) -> dict[str, float]:
+    """Seconds per step that each part takes, spread over the steps that it serves; 0 for what the
+    config does not ask for.
+
+    Args:
+        step: the networks and what holds them.
+        config: its config.
+        play: plays one step of it.
+        wait: returns when the device has done all its work.
+
+    Returns:
+        weights: dividing by sigma in all forward passes, and its part of all backward passes.
+        search: the top triplets of all weights, for normalisation, clamps, regularizers, monitor.
+        clamp: of sigma_0.
+        vectors: u, v and sigma of each normalised weight from there, or by power iteration.
+        regularizers: forward and backward.
+        monitor: looking at the spectra and at the bound of D, writing and drawing them.
+    """
+    parts = []
+    for network, constraint, regularizer, named, updates in (
+        (step.g.network, step.g_constraint, step.g_regularizer, config.regularizers.generator, 1),
+        (
+            step.d.network,
+            step.d_constraint,
+            step.d_regularizer,
+            config.regularizers.discriminator,
+            config.d_steps,
+        ),
+    ):
+        parts += _weights(network, play)
+        parts += _constraint(constraint, updates, config.lipschitz.power_iterations)
+        regularizing = _regularizing(network, regularizer)
+        parts.append(("regularizers", updates if named else 0, regularizing))
+    with tempfile.TemporaryDirectory() as folder:
+        every = config.monitor.every
+        parts.append(("monitor", 1 / every if every else 0, _monitoring(step, Path(folder))))
+        seconds = dict.fromkeys((name for name, _, _ in parts), 0.0)
+        for name, times, work in parts:
+            seconds[name] += times * _seconds(work, wait) if times else 0.0
+    return seconds
+
+
+def _seconds(work: Work, wait: Callable[[], None]) -> float:
+    seconds = []
+    for _ in range(REPEATS):
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def _weights(network: nn.Module, play: Callable[[], None]) -> list[Part]:
+    layers = [
+        layer
+        for layer in matrix_layers(network).values()
+        if parametrize.is_parametrized(layer, "weight")
+    ]
+
+    def forward() -> list[Tensor]:
+        return [chain_of(layer)() for layer in layers]
+
+    def look() -> None:
+        with torch.no_grad():
+            forward()
+
+    def forward_and_backward() -> None:
+        network.requires_grad_(True)
+        weights = forward()
+        torch.autograd.backward(weights, [torch.ones_like(weight) for weight in weights])
+        network.zero_grad(set_to_none=True)
+        network.requires_grad_(False)
+
+    passes = _count_passes(layers, play)
+    return [("weights", passes[True], forward_and_backward), ("weights", passes[False], look)]
+
+
+def _count_passes(layers: Sequence[nn.Module], play: Callable[[], None]) -> Counter[bool]:
+    """How often a step makes the weights of these layers, with and without a gradient."""
+    passes: Counter[bool] = Counter()
+
+    def count(module: nn.Module, given: object, weight: Tensor) -> None:
+        passes[weight.requires_grad] += 1
+
+    hooks = [chain_of(layer).register_forward_hook(count) for layer in layers[:1]]
+    play()
+    for hook in hooks:
+        hook.remove()
+    return passes
+
+
+def _constraint(constraint: Constraint, updates: int, iterations: int) -> list[Part]:
+    return [
+        ("search", updates, constraint.spectrum.refresh),
+        ("clamp", updates if constraint.clamps else 0, constraint.clamp),
+        ("vectors", updates, lambda: constraint.norms.follow(iterations)),
+    ]
+
+
+def _regularizing(network: nn.Module, regularizer: Callable[[nn.Module], Tensor | float]) -> Work:
+    def work() -> None:
+        network.requires_grad_(True)
+        term = regularizer(network)
+        if isinstance(term, Tensor):
+            term.backward()
+        network.zero_grad(set_to_none=True)
+        network.requires_grad_(False)
+
+    return work
+
+
+def _monitoring(step: GANStep, folder: Path) -> Work:
+    spectra = {"G": step.g_constraint.spectrum, "D": step.d_constraint.spectrum}
+    discriminator = step.d.network
+    assert isinstance(discriminator, Discriminator)
+    logs = Logs(folder, 0, REPEATS, spectra)
+
+    def work() -> None:
+        logs.spectra(1, measure(spectra), lipschitz_bound(discriminator), math.inf)
+
+    return work
