@@ -146,7 +146,7 @@ class SpectralNorms:
         ownership = Ownership([norm.cost for norm in norms], *self._place)
         for number in ownership.mine:
             norms[number].iterate(self._weights[norms[number]], iterations)
-        names = ("u", "v", "sigma", "slope")
+        names = ("u", "sigma", "slope")
         ownership.exchange(*([getattr(n, name) for n in norms] for name in names))
 
 

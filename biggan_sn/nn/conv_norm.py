@@ -67,13 +67,17 @@ class ConvMap(NamedTuple):
 
 
 def conv_map(module: nn.Conv2d, side: int) -> ConvMap:
-    """The map of a square convolution with its present weight on images of `side` pixels.
+    """The map of a convolution with its present weight on images of `side` pixels.
 
     Raises:
-        ValueError: a convolution with groups, dilation or other padding than with zeros.
+        ValueError: a convolution with groups, dilation, other padding than with zeros, or one
+            that treats height and width differently.
     """
-    if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros":
-        raise ValueError(f"the norm of {module} is not defined here")
+    geometry = (module.kernel_size, module.stride, module.padding)
+    square = all(isinstance(pair, tuple) and pair[0] == pair[1] for pair in geometry)
+    plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
+    if not square or not plain:
+        raise ValueError(f"the norm of such a convolution is not worked out: {module}")
     assert isinstance(module.padding[0], int)
     kernel = at_least_fp32(module.weight.detach())
     return ConvMap(kernel, side, module.stride[0], module.padding[0])

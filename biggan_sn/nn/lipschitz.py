@@ -1,8 +1,9 @@
 """Lipschitz constraints, put on finished networks from outside.
 
 The networks are plain layers and never say "spectral". A row of LIPSCHITZ acts in one of four
-places: on the weight of each layer, which `constrain` parametrizes; around D, which `bound` wraps;
-and after each optimizer step, on all parameters or on sigma_0, which a `Constraint` does.
+places: on the weight of each layer, which `constrain` parametrizes; around D, which
+`constrain_output` wraps; and after each optimizer step, on all parameters or on sigma_0, which a
+`Constraint` does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +92,7 @@ def unconstrain(network: nn.Module) -> None:
         module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
 
 
-def bound(discriminator: nn.Module, names: Sequence[str]) -> Callable[[Critic], Critic]:
+def constrain_output(discriminator: nn.Module, names: Sequence[str]) -> Callable[[Critic], Critic]:
     """What the rows called `names` put around `discriminator`: critic -> critic.
 
     Raises:
@@ -158,7 +159,7 @@ def _clip(network: nn.Module, config: LipschitzConfig) -> None:
 def gradient_normalization(critic: Critic) -> Critic:
     """D(x) / (|grad D(x)| + |D(x)|), which lies in [-1, 1]: Wu et al. 2021, eq. 8.
 
-    A piecewise linear D becomes 1-Lipschitz. D alone is left with no bound of its own.
+    On each linear piece of a D made of ReLUs it is 1-Lipschitz; at their borders it may jump.
     """
 
     def normalized(images: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Triplets(NamedTuple):
         sigmas: [number of matrices, k]; nan for a matrix that is not finite, 0 past its rank.
         lefts: u as the columns of [m_i, k] for each matrix.
         rights: v as the columns of [n_i, k] for each matrix.
-    Vectors that belong to a sigma of nan or 0 mean nothing.
+    Vectors that belong to a sigma of nan or 0 are finite and mean nothing.
     """
 
     sigmas: Tensor
@@ -136,11 +136,6 @@ class TopSingularTriplets:
             found, self.bases = self._search(matrices, values, depth)
         return found
 
-    @torch.no_grad()
-    def peek(self, matrices: Sequence[Tensor], values: int = 3) -> Triplets:
-        """What `refresh` would find, without a trace. Every process must call it."""
-        return self._search(matrices, values, DEPTH)[0]
-
     def _search(
         self, matrices: Sequence[Tensor], values: int, depth: int
     ) -> tuple[Triplets, list[Tensor]]:
@@ -158,8 +153,9 @@ class TopSingularTriplets:
             for i, values_here, short, long in zip(mine, *found, strict=True):
                 sigmas[i] = values_here.to(shorts[i].dtype)
                 # Where nothing was found (zero or nan) the next search starts as this one did.
-                shorts[i] = torch.where(values_here > 0, short, self.bases[i])
-                longs[i] = long[:, :values].contiguous()
+                found_one = values_here > 0
+                shorts[i] = torch.where(found_one, short, self.bases[i])
+                longs[i] = torch.where(found_one, long, 0.0)[:, :values].contiguous()
         self.ownership.exchange(sigmas, shorts, longs)
         pairs = [
             (long, short[:, :values]) if tall else (short[:, :values], long)

@@ -33,8 +33,7 @@ class Spectrum:
         self.depth = depth
         self._weights = list(weights.values())
         shapes = [as_matrix(weight).shape for weight in self._weights]
-        like = self._weights[0].detach() if weights else None
-        self._search = TopSingularTriplets(shapes, like, rank, ranks)
+        self._search = TopSingularTriplets(shapes, self._weights[0].detach(), rank, ranks)
         self.triplets = self.refresh()
 
     @property
@@ -49,21 +48,13 @@ class Spectrum:
     def refresh(self) -> Triplets:
         """Finds the triplets of the weights as they are now. Every process must call it."""
         self.triplets = self._search.refresh(self.matrices(), self.values, self.depth)
-        self._clamped = False
         return self.triplets
-
-    def look(self) -> Tensor:
-        """The singular values [number of layers, values] of the weights as they were at the last
-        `refresh` or `clamp`. Every process must call it; it changes nothing."""
-        if self._clamped:
-            # What was beyond the values known may be the largest now.
-            return self._search.peek(self.matrices(), self.values).sigmas
-        return self.triplets.sigmas
 
     @torch.no_grad()
     def clamp(self, limits: Tensor, only_first: bool) -> None:
         """W <- W - sum_i max(0, sigma_i - limit) u_i v_i^T, in place (Brock et al. 2019, section
-        4.1), and the triplets accordingly. The other singular values and all vectors stay.
+        4.1), and the triplets accordingly. The other singular values and all vectors stay. Every
+        process must call it.
 
         Args:
             limits: [number of layers]; inf leaves a weight alone.
@@ -75,13 +66,15 @@ class Spectrum:
             excess[:, 1:] = 0
         for weight, u, v, over in zip(self._weights, lefts, rights, excess, strict=True):
             weight.sub_(as_weight((u * over) @ v.mT, weight))
-        sigmas, order = (sigmas - excess).sort(descending=True, stable=True)
-        self._clamped = True
+        clamped, order = (sigmas - excess).sort(descending=True, stable=True)
         self.triplets = Triplets(
-            sigmas,
+            clamped,
             [u[:, new] for u, new in zip(lefts, order, strict=True)],
             [v[:, new] for v, new in zip(rights, order, strict=True)],
         )
+        if (clamped[:, -1] < sigmas[:, -1]).any():
+            # Values beyond those that were known may now be larger than some of them.
+            self.refresh()
 
     def state(self) -> dict[str, Tensor]:
         """What the next step and the next search start from, by name."""
@@ -115,4 +108,3 @@ class Spectrum:
             [placed[f"{layer}/u"] for layer in self.layers],
             [placed[f"{layer}/v"] for layer in self.layers],
         )
-        self._clamped = False

@@ -20,7 +20,7 @@ from biggan_sn.models.zoo import (
     put_constraints,
 )
 from biggan_sn.nn.constraint import Constraint
-from biggan_sn.nn.lipschitz import bound, rows_of
+from biggan_sn.nn.lipschitz import constrain_output, rows_of
 from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
@@ -53,7 +53,7 @@ def check(config: Config, ranks: int) -> None:
         for side in SIDES:
             network = BUILDERS[side](config)
             put_constraints(network, config, side)
-        bound(network, config.lipschitz.discriminator)
+        constrain_output(network, config.lipschitz.discriminator)
 
 
 def build(config: Config, world: World) -> GANStep:
@@ -90,7 +90,9 @@ def build(config: Config, world: World) -> GANStep:
         d=players["discriminator"],
         g_constraint=constraints["generator"],
         d_constraint=constraints["discriminator"],
-        bound=bound(networks["discriminator"], config.lipschitz.discriminator),
+        constrain_output=constrain_output(
+            networks["discriminator"], config.lipschitz.discriminator
+        ),
         ema=ema,
         objective=lookup(OBJECTIVES, config.objective, "objective"),
         penalty=build_penalty(config.penalties),

@@ -26,7 +26,7 @@ class GANStep:
     d: Player
     g_constraint: Constraint
     d_constraint: Constraint
-    bound: Callable[[Critic], Critic]
+    constrain_output: Callable[[Critic], Critic]
     ema: EMA
     objective: Objective
     penalty: Penalty
@@ -83,7 +83,7 @@ class GANStep:
         images = torch.cat([batch.images for batch in batches])
         labels = torch.cat([batch.labels for batch in batches])
         with self.autocast():
-            critic = self.bound(lambda x: at_least_fp32(discriminator(x, labels)))
+            critic = self.constrain_output(lambda x: at_least_fp32(discriminator(x, labels)))
             logits = critic(images)
         return tuple(logits.split([len(batch.labels) for batch in batches]))
 

@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from biggan_sn.cli import VERBS, main, parsers
 from biggan_sn.cli.common import config_of
@@ -51,6 +52,26 @@ def test_config_parses_builds_and_survives_a_round_trip(path):
     resolution = int("".join(c for c in dataset if c.isdigit()) or 0)
     assert resolution in (config.data.resolution, 10), "the name says the resolution"
     assert path.stem.split("_")[1] == config.model.name
+
+
+LAYERS = sorted((CONFIGS[0].parent / "layers").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", LAYERS, ids=lambda path: path.name)
+def test_layer_changes_what_it_says_of_another_config(path):
+    base = next(config for config in CONFIGS if config.name == "digits32_biggan.yaml")
+    config = parse("--config", str(base), "--config", str(path))
+    check(config, ranks=1)
+    assert config.data == parse("--config", str(base)).data
+    for section, values in yaml.safe_load(path.read_text()).items():
+        found = to_dict(config)[section]
+        assert (found.items() >= values.items()) if isinstance(values, dict) else found == values
+
+
+def test_the_readme_names_every_kind_of_layer():
+    readme = (CONFIGS[0].parent / "README.md").read_text()
+    assert LAYERS
+    assert all(path.stem in readme for path in LAYERS)
 
 
 def test_no_field_is_a_union_of_sections():

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from biggan_sn.cli import main
+from biggan_sn.cli import VERBS, main
 from biggan_sn.data.shards import build_index, save_index
 from data_tools.make_shards import write_shards
 
@@ -53,6 +53,9 @@ EARLY = {
     "word for a number": train("--data.resolution", "big", names="data.resolution"),
     "broken number": train("--steps", "1.5", names="steps"),
     "word for a truth value": train("--data.flip", "maybe", names="data.flip"),
+    "ratio below 1": train("--sigma0.ratio", "0.9", names="sigma0.ratio"),
+    "spectrum without runs": Mistake(("spectrum",), "checkpoints"),
+    "spectra as a PDF": Mistake(("spectrum", "run", "--out", "spectra.pdf"), "--out"),
     "steps 0": train("--steps", "0", names="steps"),
     "negative lr": train("--generator.lr=-1", names="generator"),
     "nan": train("--generator.lr", "nan", names="generator.lr"),
@@ -156,7 +159,7 @@ def test_rank_is_named(make, capsys, monkeypatch, tmp_path):
 
 SCRIPT = """
 import json, os, sys
-from biggan_sn.cli import main
+from biggan_sn.cli import VERBS, main
 for name, arguments, environment in json.load(sys.stdin):
     os.environ.update(environment)
     try:
@@ -210,7 +213,7 @@ def program(*arguments):
 def test_the_program_helps(tmp_path):
     code, out, err, imported = program("--help")
     assert (code, err) == (0, "")
-    assert all(verb in out for verb in ("train", "sample", "sweep", "evaluate", "bench"))
+    assert all(verb in out for verb in VERBS)
     assert "torch" not in imported
 
 
@@ -252,6 +255,14 @@ LATE = {
     "penalty": train("--penalties", "{r9: 1}", names="'r9'"),
     "regularizer": train("--regularizers.generator", "{ortho: 1}", names="'orthogonal'"),
     "constraint": train("--lipschitz.generator", "[spectral]", names="'spectral_norm'"),
+    "two constraints on one weight": train(
+        "--lipschitz.discriminator",
+        "[spectral_norm, weight_norm]",
+        names="spectral_norm and weight_norm",
+    ),
+    "gradient normalization of G": train(
+        "--lipschitz.generator", "[gradient_normalization]", names="lipschitz.generator"
+    ),
     "initialization": train("--model.initialization", "orthogonl", names="'orthogonal'"),
     "z_dim in unequal parts": train("--model.z_dim", "7", names="z_dim 7"),
     "no data.path": train(names="data.path"),
@@ -265,6 +276,7 @@ LATE = {
     "bench of an unknown field": Mistake(("bench", "--against", "objektive=wgan"), "objektive"),
     "no checkpoint to sample": Mistake(("sample", "{here}", "--out", "{run}"), "{here}"),
     "no checkpoint to sweep": Mistake(("sweep", "{run}", "--out", "{run}"), "{run}"),
+    "no checkpoint to certify": Mistake(("spectrum", "{run}"), "{run}"),
     "no checkpoint to evaluate": Mistake(("evaluate", "{run}"), "{run}"),
     "scorer": train(*SMALL, "--evaluation.scorer", "me", "--evaluation.every", "1", names="'me'"),
     "scorer of other data": train(*SMALL, "--evaluation.every", "1", names="'digits'"),
@@ -324,7 +336,7 @@ def test_corrupt_state(make, run, verb, text):
 
 
 @pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_foreign_version(make, run, verb, version):
     state = json.loads((run / STEP / "state.json").read_text())
     (run / STEP / "state.json").write_text(json.dumps({**state, "version": version}))

@@ -101,9 +101,81 @@ def test_bench_compares_two_configs_in_one_run(given, capsys):
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(records) == 2
     assert records[0]["speedup"] == 1
+    for record in records:
+        share = record["control_share"]
+        assert share.pop("all") == pytest.approx(sum(share.values()))
+        assert {name for name, part in share.items() if not part > 0} == {"clamp"}, "is off"
     assert records[0]["params_D"] == records[1]["params_D"]
     assert records[1]["images_per_s"] == pytest.approx(4 / records[1]["sec_per_iter"])
     assert records[0]["images_per_s"] == pytest.approx(8 / records[0]["sec_per_iter"])
+
+
+def test_bench_prices_the_clamp_where_it_is_on(given, capsys):
+    arguments = ["bench", "--config", str(given), "--rounds", "1", "--steps_per_round", "1"]
+    rows = "[spectral_norm, sigma0_ratio_clamp]"
+    assert main([*arguments, "--lipschitz.generator", rows, "--monitor.every", "0"]) == 0
+    share = json.loads(capsys.readouterr().out)["control_share"]
+    assert share["clamp"] > 0
+    assert share["monitor"] == 0
+
+
+def table_of(text):
+    """Layer -> its bounds, from the verb's table."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if " to " in line]
+    return {
+        row[0]: [tuple(map(float, cell.split(" to "))) for cell in row[2:] if " to " in cell]
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_spectrum_certifies_every_layer(run, capsys, network):
+    assert main(["spectrum", str(run), "--network", network]) == 0
+    out = capsys.readouterr().out
+    state = load_file(run / "checkpoints" / "latest" / f"{network}.safetensors")
+    weights = {
+        name.partition(".parametrizations.weight.original")[0]: tensor
+        for name, tensor in state.items()
+        if name.endswith("weight.original")
+    }
+    table = table_of(out)
+    assert weights.keys() <= table.keys()
+    for layer, weight in weights.items():
+        (low, high), in_use, *_ = table[layer]
+        true = torch.linalg.matrix_norm(weight.flatten(1).double(), 2).item()
+        assert low * (1 - 1e-4) <= true <= high * (1 + 1e-4), "five digits are printed"
+        assert high / low < 1.01
+        assert in_use == pytest.approx((1, 1), abs=1e-3), "spectral norm is on"
+    assert ("Lipschitz constant of D" in out) == (network == "discriminator")
+
+
+def test_spectrum_of_some_layers(run, capsys):
+    capsys.readouterr()
+    assert main(["spectrum", str(run), "--layers", "blocks.1.*"]) == 0
+    assert set(table_of(capsys.readouterr().out)) == {
+        f"blocks.1.{name}" for name in ("conv1", "conv2", "shortcut")
+    }
+    assert main(["spectrum", str(run), "--layers", "block.1"]) == 2
+    assert "'block.1'" in capsys.readouterr().err
+    assert main(["spectrum", str(run), "--network", "critic"]) == 2
+    assert "'critic'" in capsys.readouterr().err
+
+
+def test_spectrum_draws_runs_side_by_side(run, given, tmp_path, capsys):
+    other = tmp_path / "other"
+    free = ["--lipschitz.discriminator", "[]", "--steps", "2"]
+    assert main(["train", "--config", str(given), "--run_dir", str(other), *free]) == 0
+    capsys.readouterr()
+    out = tmp_path / "new" / "spectra.png"
+    assert main(["spectrum", str(run), str(other), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    with Image.open(out) as picture:
+        assert picture.width > 1000
+    wide = tmp_path / "wide"
+    more = ["--model.channels", "3", "--model.discriminator_attention", "[]", "--steps", "2"]
+    assert main(["train", "--config", str(given), "--run_dir", str(wide), *more]) == 0
+    assert main(["spectrum", str(run), str(wide), "--out", str(out)]) == 2
+    assert f"{wide}: its layers are not those of {run}" in capsys.readouterr().err
 
 
 def test_load_generator_from_python(run):

@@ -1,19 +1,22 @@
 """What people read: lines, curves, heat-maps, and the record behind them."""
 
+import io
 import json
 import math
+import re
 
 import numpy as np
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from biggan_sn.evaluation.pictures import RAMP
+from biggan_sn.evaluation.pictures import ALARM, RAMP
 from biggan_sn.models.bound import LipschitzBound
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.logs import Logs
-from biggan_sn.training.monitor import alarms, measure, worst_layers
+from biggan_sn.training.monitor import MARGIN, alarms, measure, worst_layers
 
 
 def log_a_few(folder):
@@ -49,6 +52,83 @@ def test_curves_and_record_agree(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "spectra.jsonl").read_text().splitlines()]
     assert records[1]["step"] == 20
     assert records[1]["G"]["conv"] == [200.0, 1.0, 0.5]
+
+
+def board(folder):
+    sizes = {"scalars": 0, "images": 0, "tensors": 0}
+    return EventAccumulator(str(folder / "tensorboard"), size_guidance=sizes).Reload()
+
+
+def text(event):
+    return event.tensor_proto.string_val[0].decode()
+
+
+def test_board_has_three_lines_per_layer_and_margins_that_exist(tmp_path):
+    """A chart whose expression fits no tag, or one too many, shows nothing, or a wrong line."""
+    networks = {"G": torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Conv2d(3, 8, 3))}
+    networks["G"].add_module("00", torch.nn.Linear(3, 3))  # "0" must not fit it too
+    networks["D"] = torch.nn.Sequential(torch.nn.Embedding(10, 4))
+    spectra = {short: Spectrum(network, 3) for short, network in networks.items()}
+    logs = Logs(tmp_path, 0, 100, spectra)
+    logs.spectra(10, measure(spectra), LipschitzBound({"head": 4.0}, 1000.0), growth=1.5)
+    logs.close()
+    events = board(tmp_path)
+    tags = events.Tags()["scalars"]
+    layout = Layout.FromString(
+        events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    )
+    charts = {(c.title, chart.title): chart for c in layout.category for chart in c.chart}
+    lines = charts["G: layer by layer", "0"].multiline.tag
+    fitting = [[tag for tag in tags if re.search(line, tag)] for line in lines]
+    assert fitting == [["sigma0/G/0"], ["sigma1/G/0"], ["sigma2/G/0"]]
+    assert len(charts) == 2 * 2 + 4 + 1
+    for chart in charts.values():
+        for series in chart.margin.series:
+            assert {series.value, series.lower, series.upper} <= set(tags)
+        for line in chart.multiline.tag:
+            assert sum(bool(re.search(line, tag)) for tag in tags) == 1, line
+
+
+def test_board_has_margins_table_alarms_and_their_marks(tmp_path):
+    log_a_few(tmp_path)
+    events = board(tmp_path)
+    margin = {part: events.Scalars(f"margin/G/log10_sigma0_{part}")[1].value for part in MARGIN}
+    expected = [np.log10(200) / 2, 0.0, np.log10(200)]
+    np.testing.assert_allclose([margin[part] for part in MARGIN], expected, rtol=1e-6)
+    assert events.Scalars("lipschitz/log10_total")[0].value == 3.0
+    assert events.Scalars("lipschitz/D/head")[0].value == 4.0
+    table = text(events.Tensors("spectra/worst_layers/text_summary")[-1])
+    assert table.splitlines()[2] == "| G | conv | 200 | 200 | 1 |"
+    (alarm,) = events.Tensors("alarms/text_summary")
+    assert alarm.step == 20
+    assert text(alarm) == "- G conv: sigma_0 grew from 100 to 200"
+    assert [event.value for event in events.Scalars("alarms/number")] == [0.0, 1.0]
+    assert "ALARM: G conv: sigma_0 grew from 100 to 200" in (tmp_path / "log.txt").read_text()
+    for network in "GD":
+        for name in ("log10_sigma0", "log10_ratio"):
+            first, second = events.Images(f"spectra/{network}_{name}")
+            red = [column_of_alarms(picture.encoded_image_string) for picture in (first, second)]
+            assert red[0] is None
+            assert red[1] is not None, "a vertical line at step 20"
+
+
+def column_of_alarms(png):
+    """The column that is in the colour of alarms for most of the height, if there is one."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    red = (pixels == ALARM).all(-1).sum(0)
+    return red.argmax() if red.max() >= 13 else None  # the height of one row
+
+
+def test_alarms_compare_with_the_measurement_before_a_restart(tmp_path):
+    log_a_few(tmp_path)
+    logs = Logs(tmp_path, 20, 100, {})
+    sigmas = {
+        "G": {"linear": [1.0, 0.9, 0.8], "conv": [301.0, 1.0, 0.5]},
+        "D": {"linear": [3.0, 0.0, 0.0], "embed": [2.0, 1.0, 1.0]},
+    }
+    logs.spectra(30, sigmas, LipschitzBound({}, 1.0), growth=1.5)
+    logs.close()
+    assert "ALARM: G conv: sigma_0 grew from 200 to 301" in (tmp_path / "log.txt").read_text()
 
 
 def test_heat_map_shows_the_layer_that_explodes(tmp_path):
