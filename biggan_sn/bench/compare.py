@@ -79,6 +79,7 @@ def _record(contender: Contender, first: Contender) -> dict[str, object]:
     config, step = contender.config, contender.step
     seconds = statistics.median(contender.wall)
     ratios = [one / other for one, other in zip(first.wall, contender.wall, strict=True)]
+    machine = _machine(step.device)  # before anything else takes memory
     return {
         "sec_per_iter": seconds,
         "cpu_sec_per_iter": statistics.median(contender.processor),
@@ -88,7 +89,7 @@ def _record(contender: Contender, first: Contender) -> dict[str, object]:
         "control_share": _shares(contender, seconds),
         "params_G": sum(p.numel() for p in step.g.network.parameters()),
         "params_D": sum(p.numel() for p in step.d.network.parameters()),
-        **_machine(step.device),
+        **machine,
     }
 
 

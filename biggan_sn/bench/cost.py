@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from biggan_sn.config import Config
-from biggan_sn.models.bound import lipschitz_bound
+from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.matrices import chain_of, matrix_layers
 from biggan_sn.training.logs import Logs
-from biggan_sn.training.monitor import measure
+from biggan_sn.training.monitor import HEAT_MAP_COLUMNS, SPECTRA, measure
 from biggan_sn.training.step import GANStep
 
 REPEATS = 5  # of each part; the median counts
@@ -31,7 +32,8 @@ def cost_of_control(
     step: GANStep, config: Config, play: Callable[[], None], wait: Callable[[], None]
 ) -> dict[str, float]:
     """Seconds per step that each part takes, spread over the steps that it serves; 0 for what the
-    config does not ask for.
+    config does not ask for. Passes are counted in the step at hand: with lazy penalties and double
+    backward the weights cost somewhat more.
 
     Args:
         step: the networks and what holds them.
@@ -42,7 +44,7 @@ def cost_of_control(
     Returns:
         weights: dividing by sigma in all forward passes, and its part of all backward passes.
         search: the top triplets of all weights, for normalisation, clamps, regularizers, monitor.
-        clamp: of sigma_0.
+        clamp: of sigma_0, where no more values exceed than are known.
         vectors: u, v and sigma of each normalised weight from there, or by power iteration.
         regularizers: forward and backward.
         monitor: looking at the spectra and at the bound of D, writing and drawing them.
@@ -62,13 +64,11 @@ def cost_of_control(
         parts += _constraint(constraint, updates, config.lipschitz.power_iterations)
         regularizing = _regularizing(network, regularizer)
         parts.append(("regularizers", updates if named else 0, regularizing))
-    with tempfile.TemporaryDirectory() as folder:
-        every = config.monitor.every
-        parts.append(("monitor", 1 / every if every else 0, _monitoring(step, Path(folder))))
-        seconds = dict.fromkeys((name for name, _, _ in parts), 0.0)
-        for name, times, work in parts:
-            seconds[name] += times * _seconds(work, wait) if times else 0.0
-    return seconds
+    seconds = dict.fromkeys((name for name, _, _ in parts), 0.0)
+    for name, times, work in parts:
+        seconds[name] += times * _seconds(work, wait) if times else 0.0
+    every = config.monitor.every
+    return {**seconds, "monitor": _monitor(step, config, wait) / every if every else 0.0}
 
 
 def _seconds(work: Work, wait: Callable[[], None]) -> float:
@@ -123,7 +123,7 @@ def _count_passes(layers: Sequence[nn.Module], play: Callable[[], None]) -> Coun
 
 def _constraint(constraint: Constraint, updates: int, iterations: int) -> list[Part]:
     return [
-        ("search", updates, constraint.spectrum.refresh),
+        ("search", updates if constraint.follows else 0, constraint.spectrum.refresh),
         ("clamp", updates if constraint.clamps else 0, constraint.clamp),
         ("vectors", updates, lambda: constraint.norms.follow(iterations)),
     ]
@@ -141,13 +141,25 @@ def _regularizing(network: nn.Module, regularizer: Callable[[nn.Module], Tensor 
     return work
 
 
-def _monitoring(step: GANStep, folder: Path) -> Work:
+def _monitor(step: GANStep, config: Config, wait: Callable[[], None]) -> float:
+    """Seconds of one measurement late in a run, with its share of the drawing."""
     spectra = {"G": step.g_constraint.spectrum, "D": step.d_constraint.spectrum}
     discriminator = step.d.network
     assert isinstance(discriminator, Discriminator)
-    logs = Logs(folder, 0, REPEATS, spectra)
+    images = config.logs.images
+    drawn = min(1.0, config.monitor.every / images) if images else 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        logs = Logs(Path(folder), 0, REPEATS, spectra)
 
-    def work() -> None:
-        logs.spectra(1, measure(spectra), lipschitz_bound(discriminator), math.inf)
+        def look(draw: bool) -> None:
+            for constraint in (step.g_constraint, step.d_constraint):
+                if not constraint.follows:
+                    constraint.spectrum.moved()
+            logs.spectra(1, measure(spectra), estimate_bound(discriminator), math.inf, draw)
 
-    return work
+        look(False)
+        record = (Path(folder) / SPECTRA).read_text()
+        (Path(folder) / SPECTRA).write_text(HEAT_MAP_COLUMNS * record)
+        plain, whole = (_seconds(partial(look, draw), wait) for draw in (False, True))
+        logs.close()
+    return plain + drawn * max(0.0, whole - plain)

@@ -45,22 +45,23 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
 def _print_audit(checkpoint: Path, network: "Generator | Discriminator", pattern: str) -> None:
     """Bounds of every layer, as a table that is also Markdown."""
     from biggan_sn.evaluation.spectra import audit
-    from biggan_sn.models.bound import lipschitz_bound
+    from biggan_sn.models.bound import compose_bound
     from biggan_sn.models.discriminator import Discriminator
 
     print(f"{checkpoint}\n")
     print("| layer | matrix | sigma_0 of the raw weight | of that in use | between images |")
     print("|---|---|---|---|---|")
+    highest = {}
     for layer in audit(network, pattern):
-        images = _interval(layer.between_images) if layer.between_images else ""
+        images = ""
+        if layer.between_images:
+            images, highest[layer.name] = _interval(layer.between_images), layer.between_images[1]
         rows, columns = layer.shape
         bounds = f"{_interval(layer.raw)} | {_interval(layer.in_use)} | {images}"
         print(f"| {layer.name} | {rows} x {columns} | {bounds} |", flush=True)
-    if isinstance(network, Discriminator):
-        print(
-            f"\nLipschitz constant of D, attention left out: at most "
-            f"{lipschitz_bound(network).total:.4g}"
-        )
+    if isinstance(network, Discriminator) and pattern == "*":
+        total = compose_bound(network, highest).total
+        print(f"\nLipschitz constant of D, without attention or what wraps it: <= {total:.4g}")
     print()
 
 
@@ -78,6 +79,8 @@ def _draw(
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{', '.join(names)}: a run is there twice")
     spectra = [spectra_in_use(network, pattern) for network in networks]
     for path, found in zip(paths, spectra, strict=True):
         if found.keys() != spectra[0].keys():

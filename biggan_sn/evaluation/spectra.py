@@ -55,7 +55,7 @@ def load_player(checkpoint: Path, side: str) -> Generator | Discriminator:
         network = build(config)
         put_constraints(network, config, side)
     load_network(network, checkpoint, side, assign=True)
-    return network.requires_grad_(False)
+    return network.requires_grad_(False).eval()
 
 
 def audit(network: Generator | Discriminator, pattern: str = "*") -> Iterator[Audit]:
@@ -88,13 +88,15 @@ def _in_use(layer: nn.Module) -> Tensor:
 
 
 def _between_images(layer: nn.Conv2d, side: int) -> tuple[float, float]:
-    """A Ritz value below, the norm with circular padding above."""
-    kernel = _in_use(layer)
-    if not torch.isfinite(kernel).all():
+    """A Ritz value below, the norm with circular padding above, in fp64."""
+    here = conv_map(layer, side)
+    here = here._replace(kernel=here.kernel.double())
+    if not here.kernel.isfinite().all():
         return math.nan, math.nan
-    lower = conv_norm(conv_map(layer, side))
-    around = side + kernel.shape[-1] - 1
-    return lower, max(lower, circular_norm(kernel, around, CIRCULAR_SQUARINGS))
+    around = side + here.kernel.shape[-1] - 1
+    lower, upper = conv_norm(here), circular_norm(here.kernel, around, CIRCULAR_SQUARINGS)
+    assert lower <= upper
+    return lower, upper
 
 
 def spectra_in_use(network: nn.Module, pattern: str = "*") -> dict[str, Tensor]:
@@ -111,4 +113,8 @@ def spectra_in_use(network: nn.Module, pattern: str = "*") -> dict[str, Tensor]:
             raise ValueError(f"the weight of {name} is not finite")
         if min(matrix.shape) > 1:
             spectra[name] = torch.linalg.svdvals(matrix)
+    if not spectra:
+        raise ValueError(
+            f"the weights of {pattern!r} have one singular value each: nothing to draw"
+        )
     return spectra

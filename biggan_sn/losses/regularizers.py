@@ -43,8 +43,8 @@ def off_diagonal(matrix: Tensor) -> Tensor:
 
 def orthonormal(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
     """Sum over layers of |W^T W - I|_F^2 on the short side of W, where it can be 0: it pulls all
-    singular values to 1 (Brock et al. 2017, eq. 1; compared in Miyato et al. 2018). On the long
-    side the term is the same but for a constant."""
+    singular values to 1, as the orthonormal regularization that Miyato et al. 2018 compare with. On
+    the long side the term is the same but for a constant."""
     terms = []
     for matrix in _matrices(network):
         gram = _small_gram(matrix)

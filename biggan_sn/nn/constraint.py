@@ -27,6 +27,7 @@ class Constraint:
         sigma0: those of the clamps.
         spectrum: of the network.
         embeddings: whether embeddings are clamped.
+        follow: search the spectrum after each step even if no row reads it.
         rank, ranks: number of this process, and of processes, which share the work.
     """
 
@@ -38,6 +39,7 @@ class Constraint:
         sigma0: Sigma0Config,
         spectrum: Spectrum,
         embeddings: bool,
+        follow: bool = False,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -54,14 +56,18 @@ class Constraint:
         )
         self.norms = SpectralNorms(network, spectrum, rank, ranks)
         self.norms.settle()
+        self.follows = follow or self.clamps or self.norms.read_spectrum
 
     def after_step(self) -> None:
         """To be called once after each optimizer step of the network, and by nobody else. Every
         process must call it."""
         for project in self._projections:
             project(self.network, self.config)
-        self.spectrum.refresh()
-        self.clamp()
+        if self.follows:
+            self.spectrum.refresh()
+            self.clamp()
+        else:
+            self.spectrum.moved()
         self.norms.follow(self.config.power_iterations)
 
     @property
@@ -101,6 +107,11 @@ class SpectralNorms:
                     self._numbers[norm] = spectrum.layers.index(name)
                 elif isinstance(norm, ConvSpectralNorm):
                     self._conv_norms.append(norm)
+
+    @property
+    def read_spectrum(self) -> bool:
+        """Whether any of them takes its vectors from the spectrum."""
+        return any(norm.searches for norm in self._numbers)
 
     def settle(self) -> None:
         """Makes them those of the weights as they are, whatever they were before."""
@@ -146,8 +157,9 @@ class SpectralNorms:
         ownership = Ownership([norm.cost for norm in norms], *self._place)
         for number in ownership.mine:
             norms[number].iterate(self._weights[norms[number]], iterations)
-        names = ("u", "sigma", "slope")
-        ownership.exchange(*([getattr(n, name) for n in norms] for name in names))
+        ownership.exchange(*([getattr(n, name) for n in norms] for name in ("u", "v", "sigma")))
+        for norm in norms:
+            norm.renew_slope(self._weights[norm])
 
 
 def settle(network: nn.Module) -> None:

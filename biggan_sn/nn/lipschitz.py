@@ -99,13 +99,13 @@ def constrain_output(discriminator: nn.Module, names: Sequence[str]) -> Callable
         ValueError: D has batch norms, whose outputs depend on the other images of a batch, so that
             no image has a gradient of its own.
     """
-    wraps = [row.output for row in rows_of(names) if row.output]
+    wraps = {n: row.output for n, row in zip(names, rows_of(names), strict=True) if row.output}
     norms = [name for name, m in discriminator.named_modules() if isinstance(m, _NormBase)]
     if wraps and norms:
-        raise ValueError(f"gradient_normalization: D must not have batch norms; it has {norms[0]}")
+        raise ValueError(f"{next(iter(wraps))}: D must not have batch norms; it has {norms[0]}")
 
     def wrapped(critic: Critic) -> Critic:
-        for wrap in wraps:
+        for wrap in wraps.values():
             critic = wrap(critic)
         return critic
 
@@ -157,7 +157,7 @@ def _clip(network: nn.Module, config: LipschitzConfig) -> None:
 
 
 def gradient_normalization(critic: Critic) -> Critic:
-    """D(x) / (|grad D(x)| + |D(x)|), which lies in [-1, 1]: Wu et al. 2021, eq. 8.
+    """D(x) / (|grad D(x)| + |D(x)|), which lies in [-1, 1]: Wu et al. 2021.
 
     On each linear piece of a D made of ReLUs it is 1-Lipschitz; at their borders it may jump.
     """

@@ -52,7 +52,7 @@ def as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
     return matrix
 
 
-def working_precision(weight: Tensor) -> torch.dtype:
-    """The precision in which the spectrum of a weight is worked out: fp32, or that of the weight
-    where it is finer. bf16 products are 4e-3 off when a spectrum explodes."""
-    return torch.promote_types(weight.dtype, torch.float32)
+def irregular_vector(size: int, like: Tensor) -> Tensor:
+    """A fixed vector [size] of length 1: alike on all ranks, orthogonal to no weight in use."""
+    entries = torch.cos(torch.arange(1, size + 1, dtype=torch.float64, device=like.device) ** 2)
+    return (entries / entries.norm()).to(like)

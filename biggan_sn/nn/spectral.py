@@ -131,7 +131,7 @@ class TopSingularTriplets:
         process must call it."""
         rounds = 1
         if self.cold:
-            rounds, depth, self.cold = self.COLD_ROUNDS, DEPTH, False
+            rounds, depth, self.cold = self.COLD_ROUNDS, max(depth, DEPTH), False
         for _ in range(rounds):
             found, self.bases = self._search(matrices, values, depth)
         return found
@@ -200,7 +200,7 @@ def _orthonormalize(blocks: list[Tensor], bases: list[Tensor]) -> list[Tensor]:
     """Each block orthonormal and orthogonal to its basis; lost directions become zero columns.
 
     Two passes of Gram-Schmidt ("twice is enough", Kahan and Parlett). In the first, directions
-    below rounding go; in the second, those that lose half of their square again were rounding
+    below rounding go; in the second, those that lose half of their length again were rounding
     noise inside the basis, and would be counted twice.
     """
     for lost, rescale in ((1e-12, True), (0.25, False)):
@@ -255,7 +255,9 @@ def certified_bounds(matrix: Tensor) -> tuple[float, float]:
     v = TopSingularTriplets([matrix.shape], matrix).refresh([matrix], 1).rights[0]
     length = v.norm()
     lower = float((matrix @ v).norm() / length) if length > 0 else 0.0
-    return lower, max(lower, float(gram_iteration(matrix)))
+    upper = float(gram_iteration(matrix))
+    assert lower <= upper
+    return lower, upper
 
 
 @torch.no_grad()
@@ -263,7 +265,7 @@ def gram_iteration(matrices: Tensor, iterations: int = 10) -> Tensor:
     """An upper bound of the largest singular value of each real or complex matrix: [..., m, n] ->
     [...], fp64.
 
-    Delattre et al. 2023, theorem 2: sigma_0 <= |G^(2^(k-1))|_F^(1/2^k) with G = W W^*. At most
+    Delattre et al. 2023: sigma_0 <= |G^(2^(k-1))|_F^(1/2^k) with G = W W^*. At most
     rank^(1/2^(k+1)) too high: 0.5% for k = 10 and a rank of 20,000.
     """
     rows, columns = matrices.shape[-2:]

@@ -48,6 +48,20 @@ class Spectrum:
     def refresh(self) -> Triplets:
         """Finds the triplets of the weights as they are now. Every process must call it."""
         self.triplets = self._search.refresh(self.matrices(), self.values, self.depth)
+        self._current = True
+        return self.triplets
+
+    def moved(self) -> None:
+        """To be called when the weights changed and nobody needs to know to what."""
+        self._current = False
+
+    def known(self) -> Triplets:
+        """The triplets of the weights as they are now; where nobody follows them, by a deeper
+        search. Every process must call it."""
+        if not self._current:
+            depth = max(self.depth, DEPTH)
+            self.triplets = self._search.refresh(self.matrices(), self.values, depth)
+            self._current = True
         return self.triplets
 
     @torch.no_grad()
@@ -73,7 +87,8 @@ class Spectrum:
             [v[:, new] for v, new in zip(rights, order, strict=True)],
         )
         if (clamped[:, -1] < sigmas[:, -1]).any():
-            # Values beyond those that were known may now be larger than some of them.
+            # Values beyond those that were known may now be larger than some of them. Their turn
+            # comes after the next step.
             self.refresh()
 
     def state(self) -> dict[str, Tensor]:
@@ -108,3 +123,4 @@ class Spectrum:
             [placed[f"{layer}/u"] for layer in self.layers],
             [placed[f"{layer}/v"] for layer in self.layers],
         )
+        self._current = False

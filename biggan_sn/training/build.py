@@ -17,10 +17,12 @@ from biggan_sn.models.latent import Latents
 from biggan_sn.models.zoo import (
     BUILDERS,
     CONSTRAINS_EMBEDDINGS,
+    build_discriminator,
+    build_generator,
     put_constraints,
 )
 from biggan_sn.nn.constraint import Constraint
-from biggan_sn.nn.lipschitz import constrain_output, rows_of
+from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain_output, rows_of
 from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
@@ -30,8 +32,6 @@ from biggan_sn.training.player import Player
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
-SIDES = tuple(BUILDERS)  # of the game
-
 
 def check(config: Config, ranks: int) -> None:
     """Everything about a config that can be wrong without data or a device.
@@ -39,21 +39,22 @@ def check(config: Config, ranks: int) -> None:
     Raises:
         ValueError: names the field and what would be right.
     """
-    for side in SIDES:
+    for side in BUILDERS:
         config.microbatch(side, ranks)
         regularizer_rows(getattr(config.regularizers, side))
-    if any(row.output for row in rows_of(config.lipschitz.generator)):
-        raise ValueError("lipschitz.generator: gradient_normalization acts on logits; G has none")
+    for name in config.lipschitz.generator:
+        if lookup(LIPSCHITZ, name, "lipschitz constraint").output:
+            raise ValueError(f"lipschitz.generator: {name} acts on logits, and G has none")
     lookup(OBJECTIVES, config.objective, "objective")
     build_penalty(config.penalties)
     lookup(SCORERS, config.evaluation.scorer, "scorer")
     if config.evaluation.every:
         fitting_scorer(config.evaluation.scorer, config.data.num_classes, config.data.resolution)
     with torch.device("meta"):
-        for side in SIDES:
-            network = BUILDERS[side](config)
-            put_constraints(network, config, side)
-        constrain_output(network, config.lipschitz.discriminator)
+        generator, discriminator = build_generator(config), build_discriminator(config)
+        put_constraints(generator, config, "generator")
+        put_constraints(discriminator, config, "discriminator")
+        constrain_output(discriminator, config.lipschitz.discriminator)
 
 
 def build(config: Config, world: World) -> GANStep:
@@ -63,42 +64,24 @@ def build(config: Config, world: World) -> GANStep:
         ValueError: the config asks for something that cannot be.
     """
     torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
-    networks = {side: BUILDERS[side](config) for side in SIDES}
-    for network in networks.values():
+    generator, discriminator = build_generator(config), build_discriminator(config)
+    for network in (generator, discriminator):
         _place(network, world)
-    constraints = {side: _constraint(config, side, networks[side], world) for side in SIDES}
-    regularizers = {
-        side: build_regularizer(
-            getattr(config.regularizers, side), constraints[side].spectrum, config.sigma0
-        )
-        for side in SIDES
-    }
-    ema = EMA(networks["generator"], config.ema.decay, config.ema.start)
-    players = {
-        side: Player(
-            network,
-            getattr(config, side),
-            config.batch_size,
-            config.microbatch(side, world.ranks),
-            world.rank,
-            world.ranks,
-        )
-        for side, network in networks.items()
-    }
+    g_constraint = _constraint(config, "generator", generator, world)
+    d_constraint = _constraint(config, "discriminator", discriminator, world)
+    g_terms, d_terms = config.regularizers.generator, config.regularizers.discriminator
     return GANStep(
-        g=players["generator"],
-        d=players["discriminator"],
-        g_constraint=constraints["generator"],
-        d_constraint=constraints["discriminator"],
-        constrain_output=constrain_output(
-            networks["discriminator"], config.lipschitz.discriminator
-        ),
-        ema=ema,
+        g=_player(config, "generator", generator, world),
+        d=_player(config, "discriminator", discriminator, world),
+        g_constraint=g_constraint,
+        d_constraint=d_constraint,
+        constrain_output=constrain_output(discriminator, config.lipschitz.discriminator),
+        ema=EMA(generator, config.ema.decay, config.ema.start),
         objective=lookup(OBJECTIVES, config.objective, "objective"),
         penalty=build_penalty(config.penalties),
         penalty_every=config.penalty_every,
-        g_regularizer=regularizers["generator"],
-        d_regularizer=regularizers["discriminator"],
+        g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
+        d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
         latents=Latents(config.seed, config.model.z_dim, config.data.num_classes, "training"),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
@@ -109,6 +92,17 @@ def build(config: Config, world: World) -> GANStep:
     )
 
 
+def _player(config: Config, side: str, network: nn.Module, world: World) -> Player:
+    return Player(
+        network,
+        getattr(config, side),
+        config.batch_size,
+        config.microbatch(side, world.ranks),
+        world.rank,
+        world.ranks,
+    )
+
+
 def _constraint(
     config: Config, side: str, network: Generator | Discriminator, world: World
 ) -> Constraint:
@@ -116,10 +110,10 @@ def _constraint(
     put_constraints(network, config, side)
     names = getattr(config.lipschitz, side)
     regularizers = regularizer_rows(getattr(config.regularizers, side))
-    acts_on_sigma0 = any(row.limit for row in rows_of(names)) or any(
-        row.needs_spectrum for row, _ in regularizers
-    )
-    depth = DEPTH if acts_on_sigma0 else config.spectrum.depth
+    read_by_regularizers = any(row.needs_spectrum for row, _ in regularizers)
+    depth = config.spectrum.depth
+    if read_by_regularizers or any(row.limit for row in rows_of(names)):
+        depth = max(depth, DEPTH)
     place = (world.rank, world.ranks)
     return Constraint(
         network,
@@ -128,6 +122,7 @@ def _constraint(
         config.sigma0,
         Spectrum(network, config.spectrum.values, depth, *place),
         CONSTRAINS_EMBEDDINGS[side],
+        read_by_regularizers,
         *place,
     )
 

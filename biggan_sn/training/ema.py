@@ -37,9 +37,9 @@ class EMA:
 
     def generator(self) -> nn.Module:
         """A copy of the average with plain weights, in eval mode, to sample from."""
-        network = self.settled()
+        network = self.settled().eval()  # torch's own spectral norm iterates when read in training
         unconstrain(network)
-        return network.eval()
+        return network
 
 
 def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -103,9 +103,12 @@ class Logs:
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.say(f"step {step:>7}/{self.steps}  evaluation: {shown}")
 
-    def spectra(self, step: int, now: Sigmas, bound: LipschitzBound, growth: float) -> None:
-        """Singular values: curves, heat-maps, a table of the worst layers, and alarms, which are
-        sounded where a sigma_0 is more than `growth` times that of the measurement before."""
+    def spectra(
+        self, step: int, now: Sigmas, bound: LipschitzBound, growth: float, draw: bool = True
+    ) -> None:
+        """Singular values: curves, a table of the worst layers, and alarms, which are sounded where
+        a sigma_0 is more than `growth` times that of the measurement before. Heat-maps if asked,
+        and with every alarm."""
         found = alarms(self._spectra, now, growth)
         self._spectra = now
         lipschitz = {**bound.layers, "total": bound.total}
@@ -119,7 +122,7 @@ class Logs:
             self.say(f"step {step:>7}/{self.steps}  ALARM: {text}")
         if found:
             self.board.add_text("alarms", "\n".join(f"- {text}" for text in found), step)
-        for name, picture in heat_maps(self.folder).items():
+        for name, picture in heat_maps(self.folder).items() if draw or found else ():
             self.picture(step, name, picture)
 
     def picture(self, step: int, name: str, pixels: Pixels) -> None:

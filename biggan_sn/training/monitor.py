@@ -22,10 +22,10 @@ Sigmas = dict[str, dict[str, list[float]]]  # network (G, D) -> layer -> sigma_0
 
 
 def measure(spectra: Mapping[str, Spectrum]) -> Sigmas:
-    """The singular values of all raw weights after the step just done: 0 past the rank of a
-    weight, nan where it is not finite."""
+    """The singular values of all raw weights: 0 past the rank of a weight, nan where it is not
+    finite. Every process must call it."""
     return {
-        network: dict(zip(spectrum.layers, spectrum.triplets.sigmas.float().tolist(), strict=True))
+        network: dict(zip(spectrum.layers, spectrum.known().sigmas.float().tolist(), strict=True))
         for network, spectrum in spectra.items()
     }
 

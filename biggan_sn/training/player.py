@@ -89,13 +89,14 @@ class Player:
         with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
             yield
 
-    def descend(self, loss: Tensor) -> None:
-        """Adds the gradient of one microbatch's mean loss, at its weight in the batch."""
-        (loss / self._rounds).backward()
+    def descend(self, loss: Tensor, term: Tensor | float = 0.0) -> None:
+        """Adds the gradient of one microbatch's mean loss, at its weight in the batch, and that of
+        a term on the network itself at its full weight."""
+        (loss / self._rounds + term).backward()
 
     def once(self, term: Callable[[nn.Module], Tensor | float]) -> Tensor | float:
-        """A term on the network itself: computed in the last round only, at its full weight."""
-        return self._rounds * term(self.network) if self._last else 0.0
+        """A term on the network itself, in the last round; 0 before."""
+        return term(self.network) if self._last else 0.0
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's moments by parameter name: what safetensors can hold."""

@@ -53,7 +53,7 @@ class GANStep:
                     d_loss = self.objective.d_loss(real_logits, fake_logits)
                     penalty = self.penalize(real, fake, update)
                     regularizer = d.once(self.d_regularizer)
-                    d.descend(d_loss + penalty + regularizer)
+                    d.descend(d_loss + penalty, regularizer)
                     seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
                     seen.add(d_penalty=penalty, d_regularizer=regularizer)
             self.d_constraint.after_step()  # clamps; fresh u, v and sigma
@@ -63,7 +63,7 @@ class GANStep:
                 (logits,) = self.judge(self.d.network, fake)
                 g_loss = self.objective.g_loss(logits)
                 regularizer = g.once(self.g_regularizer)
-                g.descend(g_loss + regularizer)
+                g.descend(g_loss, regularizer)
                 seen.add(g_loss=g_loss, g_regularizer=regularizer)
         self.g_constraint.after_step()
         self.ema.update(self.g.network, step)

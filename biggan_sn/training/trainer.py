@@ -24,7 +24,7 @@ from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.evaluation.scorers import evaluate
-from biggan_sn.models.bound import lipschitz_bound
+from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs, mean_over_ranks
@@ -171,14 +171,15 @@ class Trainer:
         return means
 
     def _look(self, logs: Logs | None) -> None:
-        """Spectra and sample grids. All ranks share the work on the spectra."""
+        """Spectra and sample grids. Spectra that nobody follows are searched now, by all ranks."""
         if self._due(self.config.monitor.every):
             sigmas = measure(self.spectra)
             if logs:
                 discriminator = self.networks["D"]
                 assert isinstance(discriminator, Discriminator)
-                bound = lipschitz_bound(discriminator)
-                logs.spectra(self.step, sigmas, bound, self.config.monitor.alarm_growth)
+                bound = estimate_bound(discriminator)
+                growth, draw = self.config.monitor.alarm_growth, self._due(self.config.logs.images)
+                logs.spectra(self.step, sigmas, bound, growth, draw)
         if logs and self._due(self.config.logs.images):
             classes = range(min(self.config.logs.columns, self.config.data.num_classes))
             images, _ = draw_classes(

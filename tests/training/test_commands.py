@@ -171,6 +171,10 @@ def test_spectrum_draws_runs_side_by_side(run, given, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
     with Image.open(out) as picture:
         assert picture.width > 1000
+    assert main(["spectrum", str(run), str(run), "--out", str(out)]) == 2
+    assert "is there twice" in capsys.readouterr().err
+    assert main(["spectrum", str(run), "--layers", "linear", "--out", str(out)]) == 2
+    assert "nothing to draw" in capsys.readouterr().err
     wide = tmp_path / "wide"
     more = ["--model.channels", "3", "--model.discriminator_attention", "[]", "--steps", "2"]
     assert main(["train", "--config", str(given), "--run_dir", str(wide), *more]) == 0

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_tensors
-from biggan_sn.config import CheckpointConfig
+from biggan_sn.config import CheckpointConfig, LogsConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
@@ -86,9 +86,10 @@ def test_steps_after_the_checkpoint_are_played_again_and_logged_once(
 def test_events_are_there_once(small_config, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(small_config, tmp_path, steps=5)
+    config = replace(small_config, logs=LogsConfig(every=1, images=2, rows=1))
+    run(config, tmp_path, steps=5)
     newest(tmp_path).rename(tmp_path / "gone")
-    run(small_config, tmp_path)
+    run(config, tmp_path)
     sizes = {"scalars": 0, "images": 0, "tensors": 0}
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance=sizes).Reload()
     assert [event.step for event in events.Scalars("train/d_loss")] == [1, 2, 3, 4, 5, 6]

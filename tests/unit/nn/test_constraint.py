@@ -19,7 +19,7 @@ from biggan_sn.nn.lipschitz import (
     unconstrain,
 )
 from biggan_sn.nn.matrices import as_matrix, chain_of, matrix_layers, raw_weight
-from biggan_sn.nn.spectral import DEPTH
+from biggan_sn.nn.spectral import DEPTH, TopSingularTriplets
 from biggan_sn.nn.spectrum import Spectrum
 
 CONFIG = LipschitzConfig()
@@ -139,7 +139,7 @@ def test_the_spectrum_is_that_of_clipped_weights():
     shake(network, 0)
     constraint.after_step()
     for layer, sigmas in zip(
-        matrix_layers(network).values(), constraint.spectrum.triplets.sigmas, strict=True
+        matrix_layers(network).values(), constraint.spectrum.known().sigmas, strict=True
     ):
         true = torch.linalg.svdvals(as_matrix(layer.weight.detach()))[0]
         assert sigmas[0].item() == pytest.approx(true.item(), rel=1e-2)
@@ -672,15 +672,37 @@ def test_the_spectra_of_another_network_are_refused_by_name(change, named):
     assert_same(before, spectrum.state())
 
 
-def test_the_spectrum_is_that_of_the_weights_as_the_last_step_left_them():
+@pytest.mark.parametrize("row", ["weight_norm", "spectral_norm"])
+def test_the_spectrum_is_that_of_the_weights_as_the_last_step_left_them(row):
     network = mixed_network()
-    constraint = held(network, "weight_norm")
+    constraint = held(network, row)
     shake(network, 0, size=1.0)
     before = constraint.spectrum.triplets.sigmas
     constraint.after_step()
     for found, old, layer in zip(
-        constraint.spectrum.triplets.sigmas, before, matrix_layers(network).values(), strict=True
+        constraint.spectrum.known().sigmas, before, matrix_layers(network).values(), strict=True
     ):
         true = torch.linalg.svdvals(as_matrix(raw_weight(layer).detach()))[:3]
         torch.testing.assert_close(found, true, rtol=2e-2, atol=0)
         assert not torch.allclose(old, true, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("row", "searches"),
+    [("spectral_norm", 2), ("weight_norm", 0), ("power_iteration_norm", 0), ("sigma0_clamp", 2)],
+)
+def test_steps_search_the_spectrum_only_where_somebody_reads_it(row, searches, monkeypatch):
+    network = mixed_network()
+    constraint = held(network, row)
+    done = []
+    refresh = TopSingularTriplets.refresh
+    monkeypatch.setattr(
+        TopSingularTriplets, "refresh", lambda *given: done.append(given) or refresh(*given)
+    )
+    for update in range(2):
+        shake(network, update)
+        constraint.after_step()
+    assert len(done) == searches
+    for _ in range(2):  # whoever looks searches, once
+        constraint.spectrum.known()
+    assert len(done) == max(searches, 1)

@@ -105,7 +105,7 @@ def trained(rank, ranks, rows, drift=0.0):
     constrain(network, rows, config, True, sides)
     spectrum = Spectrum(network, 3, DEPTH, rank, ranks)
     sigma0 = Sigma0Config(ratio=1.0)
-    constraint = Constraint(network, rows, config, sigma0, spectrum, True, rank, ranks)
+    constraint = Constraint(network, rows, config, sigma0, spectrum, True, False, rank, ranks)
     found = []
     for update in range(3):
         for number, layer in enumerate(matrix_layers(network).values()):
@@ -224,10 +224,11 @@ def test_results_come_from_the_owner_alone(jobs, alone, ranks):
 def test_no_product_is_computed_twice(jobs, alone, name, ranks):
     counts = [job[f"{name}, equal"][1] for job in jobs[ranks]]
     total = alone[f"{name}, equal"][1]
-    # The clamp itself is done by everyone, on its own weights: one small product each.
-    clamps = 3 * len(network_of()) if name == "clamped" else 0
-    assert sum(counts) == total + (ranks - 1) * clamps
-    assert all(clamps < count < total for count in counts)
+    # Everyone clamps its own weights, with one small product each after three steps, and works out
+    # the slope of its two convolutions after these and at the start.
+    by_all = {"clamped": 3 * len(network_of()), "convolved": (3 + 1) * 2}.get(name, 0)
+    assert sum(counts) == total + (ranks - 1) * by_all
+    assert all(by_all < count < total for count in counts)
 
 
 def best(costs, ranks):

@@ -54,7 +54,7 @@ def test_a_term_on_the_network_counts_once(microbatch):
     with side.turn():
         for _ in side.microbatches():
             loss = sum(p.sum() for p in side.network.parameters())
-            side.descend(loss + side.once(term))
+            side.descend(loss, side.once(term))
         gradients = [p.grad for p in side.trainable]
         weights = [p.detach().clone() for p in side.trainable]
     assert len(computed) == 1

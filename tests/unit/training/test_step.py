@@ -5,11 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from biggan_sn.config import EMAConfig, LipschitzConfig, PlayerConfig, RegularizersConfig
+from biggan_sn.config import (
+    EMAConfig,
+    LipschitzConfig,
+    PlayerConfig,
+    RegularizersConfig,
+    SpectrumConfig,
+)
 from biggan_sn.data.loader import Loader, open_dataset
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES
 from biggan_sn.losses.regularizers import REGULARIZERS
+from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.zoo import ARCHITECTURES
 from biggan_sn.nn.lipschitz import LIPSCHITZ
 from biggan_sn.training.build import build
@@ -120,6 +127,44 @@ def test_what_is_logged_is_the_mean_over_the_step(small_config):
     assert scalars["d_penalty"] > 0
     plain, reals = ready(replace(small_config, penalties={}, regularizers=RegularizersConfig()))
     assert list(plain(0, reals)) == ["d_loss", "d_real", "d_fake", "g_loss"]
+
+
+def test_what_is_logged_of_a_term_does_not_hang_on_microbatches(small_config):
+    terms = RegularizersConfig({"orthogonal": 1e-2}, {"orthonormal": 1e-2})
+    logged = []
+    for microbatch in (1, 4):
+        side = PlayerConfig(lr=1e-3, microbatch=microbatch)
+        config = replace(small_config, generator=side, discriminator=side, regularizers=terms)
+        step, reals = ready(config)
+        expected = step.g_regularizer(step.g.network), step.d_regularizer(step.d.network)
+        scalars = step(0, reals)
+        torch.testing.assert_close(scalars["g_regularizer"], expected[0])
+        logged.append(scalars["d_regularizer"])
+    torch.testing.assert_close(*logged)
+
+
+def test_a_deeper_search_than_asked_for_but_no_shallower(small_config):
+    depths = {}
+    for rows in ((), ("sigma0_clamp",)):
+        for depth in (1, 5):
+            config = replace(
+                small_config,
+                lipschitz=LipschitzConfig(rows, ()),
+                spectrum=SpectrumConfig(depth=depth),
+            )
+            depths[rows, depth] = build(config, World()).g_constraint.spectrum.depth
+    assert list(depths.values()) == [1, 5, 3, 5]
+
+
+@pytest.mark.parametrize("row", ["spectral_norm", "torch_spectral_norm", "conv_spectral_norm"])
+def test_the_bound_of_d_is_measured_without_a_trace(small_config, row):
+    config = replace(small_config, lipschitz=LipschitzConfig((row,), (row,)))
+    step, _ = ready(config)
+    before = {name: value.clone() for name, value in step.d.network.state_dict().items()}
+    assert estimate_bound(step.d.network).total > 0
+    assert step.d.network.training
+    for name, value in step.d.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_ema_copies_until_its_start(small_config):

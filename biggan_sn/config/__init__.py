@@ -7,25 +7,32 @@ other defaults of that section.
 
 from dataclasses import dataclass, field
 
+from biggan_sn.config.checks import require, require_not_negative, require_positive
+from biggan_sn.config.control import (
+    LipschitzConfig,
+    RegularizersConfig,
+    Sigma0Config,
+    SpectrumConfig,
+)
+
 RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("fp32", "bf16")
 
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_positive(section: str, config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value > 0, f"{section}.{name} must be positive, got {value}")
-
-
-def _require_not_negative(section: str, config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value >= 0, f"{section}.{name} must be 0 or more, got {value}")
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EMAConfig",
+    "EvaluationConfig",
+    "LipschitzConfig",
+    "LogsConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "PlayerConfig",
+    "RegularizersConfig",
+    "Sigma0Config",
+    "SpectrumConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,12 @@ class DataConfig:
     prefetch: int = 4
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.resolution in RESOLUTIONS,
             f"data.resolution must be one of {RESOLUTIONS}, got {self.resolution}",
         )
-        _require_positive("data", self, "num_classes", "threads", "prefetch")
-        _require(
+        require_positive("data", self, "num_classes", "threads", "prefetch")
+        require(
             0 <= self.shift < self.resolution,
             f"data.shift must be from 0 to {self.resolution - 1} pixels, got {self.shift}",
         )
@@ -88,101 +95,9 @@ class ModelConfig:
     initialization: str = "orthogonal"
 
     def __post_init__(self) -> None:
-        _require_positive("model", self, "channels", "z_dim")
+        require_positive("model", self, "channels", "z_dim")
         if self.shared_dim is not None:
-            _require_not_negative("model", self, "shared_dim")
-
-
-@dataclass(frozen=True)
-class SpectrumConfig:
-    """The top singular triplets of every weight of both networks, renewed after each update for
-    spectral norm, clamps, regularizers and the monitor alike.
-
-    Args:
-        values: how many of each weight, from the largest.
-        depth: of block Lanczos; a weight is read 2 * depth times. In a small training with high
-            rates sigma_0 of the worst layer was known to 1% with 1, to 0.1% with 2 and to 0.01%
-            with 3, which is taken where sigma_0 is clamped or regularised.
-    """
-
-    values: int = 3
-    depth: int = 1
-
-    def __post_init__(self) -> None:
-        _require(2 <= self.values <= 8, f"spectrum.values must be 2 to 8, got {self.values}")
-        _require(1 <= self.depth <= 8, f"spectrum.depth must be 1 to 8, got {self.depth}")
-
-
-@dataclass(frozen=True)
-class LipschitzConfig:
-    """Constraints put on the networks from outside.
-
-    Args:
-        generator: what is put on G, a list of rows of LIPSCHITZ; one of spectral_norm,
-            power_iteration_norm, torch_spectral_norm, conv_spectral_norm or weight_norm, and any
-            of weight_clipping, sigma0_clamp, sigma0_ratio_clamp. An empty list is nothing.
-        discriminator: the same for D, and gradient_normalization.
-        power_iterations: of power_iteration_norm, torch_spectral_norm and conv_spectral_norm.
-        eps: smallest sigma or length that a weight is divided by.
-        conv_gain: norm that conv_spectral_norm gives a convolution, as a map between images.
-            The norm by which spectral_norm divides is about half of that map's.
-        clip: weight_clipping keeps every parameter between -clip and clip.
-    """
-
-    generator: tuple[str, ...] = ("spectral_norm",)
-    discriminator: tuple[str, ...] = ("spectral_norm",)
-    power_iterations: int = 1
-    eps: float = 1e-6
-    conv_gain: float = 2.0
-    clip: float = 0.01
-
-    def __post_init__(self) -> None:
-        _require_positive("lipschitz", self, "power_iterations", "eps", "conv_gain", "clip")
-
-
-@dataclass(frozen=True)
-class Sigma0Config:
-    """Where the largest singular value of a raw weight is held, by the clamps among the rows of
-    LIPSCHITZ or by the regularizers sigma0 and sigma0_ratio (Brock et al. 2019, section 4.1).
-
-    Args:
-        sigma_reg: the value itself, for sigma0_clamp and sigma0.
-        ratio: to sigma_1, for sigma0_ratio_clamp and sigma0_ratio.
-        only_first: clamp sigma_0 alone, as the paper writes it, though others may exceed too.
-        two_sided: pull a smaller sigma_0 up too, as the paper writes it; it inflates spectra.
-    """
-
-    sigma_reg: float = 3.0
-    ratio: float = 1.5
-    only_first: bool = False
-    two_sided: bool = False
-
-    def __post_init__(self) -> None:
-        _require_positive("sigma0", self, "sigma_reg")
-        _require(
-            self.ratio >= 1,
-            f"sigma0.ratio must be 1 or more, got {self.ratio}: a smaller one makes sigma_1 the "
-            "largest and shrinks the whole spectrum step by step",
-        )
-
-
-@dataclass(frozen=True)
-class RegularizersConfig:
-    """Terms on the weights, by name with their weight, as in --regularizers.generator.orthogonal
-    1e-4: rows of REGULARIZERS, which are orthogonal, orthonormal, sigma0 and sigma0_ratio.
-
-    Args:
-        generator: terms on G.
-        discriminator: terms on D.
-    """
-
-    generator: dict[str, float] = field(default_factory=dict)
-    discriminator: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for side in ("generator", "discriminator"):
-            for name, weight in getattr(self, side).items():
-                _require(weight >= 0, f"regularizers.{side}.{name} must be 0 or more, got {weight}")
+            require_not_negative("model", self, "shared_dim")
 
 
 @dataclass(frozen=True)
@@ -203,9 +118,9 @@ class PlayerConfig:
 
     def check(self, side: str) -> None:
         """Raises ValueError, with the name of the side, if a value is impossible."""
-        _require_positive(side, self, "lr", "eps")
-        _require_not_negative(side, self, "microbatch")
-        _require(
+        require_positive(side, self, "lr", "eps")
+        require_not_negative(side, self, "microbatch")
+        require(
             all(0 <= beta < 1 for beta in self.betas),
             f"{side}.betas must lie in [0, 1), got {self.betas}",
         )
@@ -224,8 +139,8 @@ class EMAConfig:
     start: int = 20000
 
     def __post_init__(self) -> None:
-        _require(0 <= self.decay < 1, f"ema.decay must lie in [0, 1), got {self.decay}")
-        _require_not_negative("ema", self, "start")
+        require(0 <= self.decay < 1, f"ema.decay must lie in [0, 1), got {self.decay}")
+        require_not_negative("ema", self, "start")
 
 
 @dataclass(frozen=True)
@@ -241,8 +156,8 @@ class MonitorConfig:
     alarm_growth: float = 2.0
 
     def __post_init__(self) -> None:
-        _require_not_negative("monitor", self, "every")
-        _require(
+        require_not_negative("monitor", self, "every")
+        require(
             self.alarm_growth > 1, f"monitor.alarm_growth must be above 1, got {self.alarm_growth}"
         )
 
@@ -262,8 +177,8 @@ class CheckpointConfig:
     keep_best: int = 1
 
     def __post_init__(self) -> None:
-        _require_positive("checkpoint", self, "every", "keep")
-        _require_not_negative("checkpoint", self, "keep_best")
+        require_positive("checkpoint", self, "every", "keep")
+        require_not_negative("checkpoint", self, "keep_best")
 
 
 @dataclass(frozen=True)
@@ -281,8 +196,8 @@ class EvaluationConfig:
     samples: int = 1000
 
     def __post_init__(self) -> None:
-        _require_not_negative("evaluation", self, "every")
-        _require_positive("evaluation", self, "samples")
+        require_not_negative("evaluation", self, "every")
+        require_positive("evaluation", self, "samples")
 
 
 @dataclass(frozen=True)
@@ -291,7 +206,8 @@ class LogsConfig:
 
     Args:
         every: steps between two lines of scalars.
-        images: steps between two sample grids; 0 switches them off.
+        images: steps between two sample grids, and heat-maps if spectra are measured then; 0
+            switches them off.
         rows: rows of a sample grid; a column is a class.
         columns: most classes shown in a grid.
     """
@@ -302,8 +218,8 @@ class LogsConfig:
     columns: int = 10
 
     def __post_init__(self) -> None:
-        _require_positive("logs", self, "every", "rows", "columns")
-        _require_not_negative("logs", self, "images")
+        require_positive("logs", self, "every", "rows", "columns")
+        require_not_negative("logs", self, "images")
 
 
 @dataclass(frozen=True)
@@ -349,16 +265,16 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("steps", "d_steps", "batch_size", "penalty_every"):
             value = getattr(self, name)
-            _require(value > 0, f"{name} must be positive, got {value}")
-        _require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
-        _require(
+            require(value > 0, f"{name} must be positive, got {value}")
+        require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
+        require(
             self.precision in PRECISIONS,
             f"precision must be one of {PRECISIONS}, got {self.precision!r}",
         )
         self.generator.check("generator")
         self.discriminator.check("discriminator")
         for name, weight in self.penalties.items():
-            _require(weight >= 0, f"penalties.{name} must be 0 or more, got {weight}")
+            require(weight >= 0, f"penalties.{name} must be 0 or more, got {weight}")
 
     def microbatch(self, side: str, num_processes: int) -> int:
         """Images of one forward pass of `side` (generator or discriminator) on each process.
@@ -367,13 +283,13 @@ class Config:
             ValueError: batch_size is not a multiple of num_processes x microbatch.
         """
         share, rest = divmod(self.batch_size, num_processes)
-        _require(
+        require(
             rest == 0,
             f"batch_size {self.batch_size} is not divisible by {num_processes} processes",
         )
         player: PlayerConfig = getattr(self, side)
         microbatch = player.microbatch or share
-        _require(
+        require(
             share % microbatch == 0,
             f"batch_size {self.batch_size} is not divisible by {num_processes} processes x "
             f"{side}.microbatch {microbatch}",
