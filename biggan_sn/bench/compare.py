@@ -3,12 +3,13 @@
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 
 import torch
 
 from biggan_sn.bench.cost import cost_of_control
+from biggan_sn.bench.norms import worst_norm_error
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
 from biggan_sn.training.build import build
@@ -20,13 +21,14 @@ WARM_UP = 3  # steps that are not timed
 
 @dataclass
 class Contender:
-    """A config in the ring: its step, random images, and the seconds of each round."""
+    """A config in the ring: its step, random images, and what each round gave."""
 
     config: Config
     step: GANStep
     reals: Iterator[Batch]
     wall: list[float]
     processor: list[float]
+    norm_errors: list[float] = field(default_factory=list)
     played: int = 0
 
     def advance(self, steps: int) -> None:
@@ -47,12 +49,14 @@ class Contender:
 
 
 def compare(
-    configs: Sequence[Config], world: World, rounds: int, steps: int
+    configs: Sequence[Config], world: World, rounds: int, steps: int, check_norms: bool = False
 ) -> list[dict[str, object]]:
     """Times a step of every config, `rounds` times `steps` of each in turn, on random images.
 
     Rounds alternate, so that what else a machine is doing falls on all alike. Returns one record
     per config; `speedup` is the first one's seconds over its own, the median over the rounds.
+    With `check_norms` also `norm_error`: after each round, how far from 1 the norm of any weight
+    was; the median over the rounds, and the most.
     """
     contenders = [_enter(config, world) for config in configs]
     for contender in contenders:
@@ -62,6 +66,8 @@ def compare(
     for number in range(rounds):
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
             contender.play(steps)
+            if check_norms:
+                contender.norm_errors.append(worst_norm_error(contender.step))
     return [_record(contender, contenders[0]) for contender in contenders]
 
 
@@ -79,6 +85,7 @@ def _record(contender: Contender, first: Contender) -> dict[str, object]:
     config, step = contender.config, contender.step
     seconds = statistics.median(contender.wall)
     ratios = [one / other for one, other in zip(first.wall, contender.wall, strict=True)]
+    errors = contender.norm_errors
     machine = _machine(step.device)  # before anything else takes memory
     return {
         "sec_per_iter": seconds,
@@ -87,6 +94,7 @@ def _record(contender: Contender, first: Contender) -> dict[str, object]:
         "speedup": statistics.median(ratios),
         "speedup_range": [min(ratios), max(ratios)],
         "control_share": _shares(contender, seconds),
+        **({"norm_error": [statistics.median(errors), max(errors)]} if errors else {}),
         "params_G": sum(p.numel() for p in step.g.network.parameters()),
         "params_D": sum(p.numel() for p in step.d.network.parameters()),
         **machine,

@@ -20,6 +20,12 @@ def declare(parser: ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="time also the config with these fields changed, in turns with the first",
     )
+    parser.add_argument(
+        "--check_norms",
+        type=bool,
+        default=False,
+        help="true: print also how far from 1 the norms of weights were, by full decompositions",
+    )
     parser.add_class_arguments(Config)
 
 
@@ -39,7 +45,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         check(config, ranks())
     world = join()
     try:
-        records = compare(configs, world, parsed.rounds, parsed.steps_per_round)
+        records = compare(configs, world, parsed.rounds, parsed.steps_per_round, parsed.check_norms)
         for changed, record in zip(([], parsed.against), records, strict=False):
             if world.leads:
                 print(json.dumps({"changed": changed, **record}))

@@ -31,7 +31,7 @@ class LipschitzBound(NamedTuple):
 @torch.no_grad()
 def estimate_bound(network: Discriminator) -> LipschitzBound:
     """The bound of D as it is now, from norms that are up to 0.2% too low. Changes nothing."""
-    with _reading(network):
+    with reading(network):
         norms = {
             name: conv_norm(conv_map(module, side))
             for name, side in network.sides().items()
@@ -60,8 +60,9 @@ def compose_bound(network: Discriminator, norms: Mapping[str, float]) -> Lipschi
 
 
 @contextmanager
-def _reading(network: nn.Module) -> Iterator[None]:
-    """torch's own spectral norm iterates when a weight is read in training mode."""
+def reading(network: nn.Module) -> Iterator[None]:
+    """Where weights are read outside of training: in training mode, torch's own spectral norm
+    iterates when they are."""
     training = network.training
     network.eval()
     try:

@@ -97,12 +97,15 @@ def test_sweep_and_evaluate(run, tmp_path, capsys):
 def test_bench_compares_two_configs_in_one_run(given, capsys):
     arguments = ["bench", "--config", str(given), "--rounds", "2", "--steps_per_round", "1"]
     against = "lipschitz.discriminator=[torch_spectral_norm]"
-    assert main([*arguments, "--penalties", "{}", "--against", against, "d_steps=1"]) == 0
+    checked = ["--penalties", "{}", "--check_norms", "true"]
+    assert main([*arguments, *checked, "--against", against, "d_steps=1"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(records) == 2
     assert records[0]["speedup"] == 1
     for record in records:
         share = record["control_share"]
+        median, most = record["norm_error"]
+        assert 0 < median <= most < 0.1
         assert share.pop("all") == pytest.approx(sum(share.values()))
         assert {name for name, part in share.items() if not part > 0} == {"clamp"}, "is off"
     assert records[0]["params_D"] == records[1]["params_D"]
