@@ -334,3 +334,13 @@ def test_gram_iteration_of_single_precision_is_worked_out_in_double(dtype):
     wider = torch.promote_types(dtype, torch.float64)
     expected = gram_iteration(batch.to(wider))
     torch.testing.assert_close(gram_iteration(batch), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.gpu
+def test_triplets_on_cuda_are_those_on_the_cpu():
+    matrices = [gaussian(40, 90), gaussian(90, 7, seed=1), torch.zeros(5, 6)]
+    shapes = [matrix.shape for matrix in matrices]
+    here = TopSingularTriplets(shapes).refresh(matrices).sigmas
+    tracker = TopSingularTriplets(shapes, torch.empty(0, device="cuda"))
+    there = tracker.refresh([matrix.cuda() for matrix in matrices]).sigmas
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-6)
