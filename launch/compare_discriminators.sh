@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What each constraint on D does to the spectra of its weights, as figure 3 of Miyato et al. 2018
-# compares them: trains the digits once with each of configs/layers/discriminator_*.yaml, scores the
-# samples and draws the spectra. About a quarter of an hour on two cores. May be run again: it goes
-# on where it stopped. Arguments go to every training.
+# compares them: trains the digits once with each of configs/layers/discriminator_*.yaml and draws
+# the spectra. About a quarter of an hour on two cores. May be run again: it goes on where it stopped.
+# Arguments go to every training.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 EXTRA=
@@ -24,7 +24,4 @@ for layer in configs/layers/discriminator_*.yaml; do
   trained+=("$runs/$name")
 done
 
-for run in "${trained[@]}"; do
-  biggan-sn evaluate "$run" --scorer digits | tee "$run/scores.json"
-done
 biggan-sn spectrum "${trained[@]}" --out "$runs/spectra.png"
