@@ -86,6 +86,19 @@ class Checkpoints:
         ranked = self._ranked()
         return ranked[0] if ranked else None
 
+    def give_up_after(self, step: int, kept: Path) -> None:
+        """Moves every checkpoint of a later step to the folder `kept`; the others remain as they
+        are, and `latest` and `best` point to the newest and best of them."""
+        for path in self.all()[::-1]:  # the newest first: stopped in between, the rest is a run
+            if int(path.name.removeprefix("step_")) > step:
+                shutil.rmtree(kept / path.name, ignore_errors=True)
+                path.rename(kept / path.name)
+        if newest := self.newest():
+            self._point(LATEST, newest)
+        (self.root / BEST).unlink(missing_ok=True)
+        if best := self.best():
+            self._point(BEST, best)
+
     def _ranked(self) -> list[Path]:
         scores = {path: load_state(path)["score"] for path in self.all()}
         scored = [path for path, score in scores.items() if score is not None]

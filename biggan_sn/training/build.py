@@ -82,7 +82,7 @@ def build(config: Config, world: World) -> GANStep:
         penalty_every=config.penalty_every,
         g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
         d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
-        latents=Latents(config.seed, config.model.z_dim, config.data.num_classes, "training"),
+        latents=training_latents(config, attempt=0),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
         autocast=partial(
@@ -90,6 +90,12 @@ def build(config: Config, world: World) -> GANStep:
         ),
         device=world.device,
     )
+
+
+def training_latents(config: Config, attempt: int) -> Latents:
+    """The latent vectors and classes of a run; others after each rollback."""
+    purpose = f"training, attempt {attempt}" if attempt else "training"
+    return Latents(config.seed, config.model.z_dim, config.data.num_classes, purpose)
 
 
 def _player(config: Config, side: str, network: nn.Module, world: World) -> Player:

@@ -26,7 +26,7 @@ from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.evaluation.scorers import evaluate
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
-from biggan_sn.training.build import build
+from biggan_sn.training.build import build, training_latents
 from biggan_sn.training.logs import Logs, mean_over_ranks
 from biggan_sn.training.monitor import measure
 from biggan_sn.training.world import World
@@ -34,13 +34,16 @@ from biggan_sn.training.world import World
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+INTEGERS = ("step", "position", "attempt")
+
+
 class DivergenceError(RuntimeError):
     """The losses are not finite any more."""
 
 
 class Trainer:
-    """One run in one folder. Its state is its tensors and two integers: `step`, the updates of G
-    done, and `position`, the images D has been handed.
+    """One run in one folder. Its state is its tensors and three integers: `step`, the updates of G
+    done, `position`, the images D has been handed, and `attempt`, how often it was rolled back.
 
     Args:
         config: the run.
@@ -66,6 +69,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder / "checkpoints", keep.keep, keep.keep_best)
         self.step = 0
         self.position = 0
+        self.attempt = 0
         self._stop = False
         self.resumed = self.checkpoints.newest()
         if self.resumed:
@@ -150,6 +154,7 @@ class Trainer:
             for name, network in self.networks.items()
         }
         begin = f"goes on from {self.resumed.name}" if self.resumed else "starts"
+        begin += f", attempt {self.attempt}" if self.attempt else ""
         logs.say(
             f"{self.folder} {begin}: "
             f"{len(self.index)} images of {len(self.index.classes)} classes, "
@@ -218,6 +223,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "position": self.position,
+            "attempt": self.attempt,
             "config": to_dict(self.config),
             "classes": self.index.classes,
             "data": self.index.fingerprint,
@@ -225,9 +231,8 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         state = load_state(path)
-        step, position, data = (state.get(name) for name in ("step", "position", "data"))
-        if not isinstance(step, int) or not isinstance(position, int):
-            raise CheckpointError(f"{path}: its state lacks the step or the position")
+        step, position, attempt = (_whole_number(path, state, name) for name in INTEGERS)
+        data = state.get("data")
         if data != self.index.fingerprint:
             raise CheckpointError(
                 f"{path}: the run was trained on other shards than those of {self.index.root}"
@@ -247,7 +252,8 @@ class Trainer:
                 load(tensors)
             except ValueError as error:
                 raise CheckpointError(f"{path / name}.safetensors: {error}") from error
-        self.step, self.position = step, position
+        self.step, self.position, self.attempt = step, position, attempt
+        self.play.latents = training_latents(self.config, attempt)
 
     def _load_spectra(self, state: dict[str, Tensor]) -> None:
         for network, spectrum in self.spectra.items():
@@ -267,3 +273,10 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _whole_number(path: Path, state: dict[str, Any], name: str) -> int:
+    number = state.get(name)
+    if not isinstance(number, int):
+        raise CheckpointError(f"{path}: its state lacks the {name}")
+    return number

@@ -1,0 +1,69 @@
+"""Going back to an earlier checkpoint, on another path from there."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from biggan_sn.checkpoint import (
+    STATE_NAME,
+    CheckpointError,
+    Checkpoints,
+    load_state,
+    write_whole,
+)
+
+ATTEMPTS = "attempts"  # folder of a run where what was given up is kept
+RECORD = "rollbacks.jsonl"  # one line per rollback
+LOGS = ("scalars.jsonl", "spectra.jsonl", "log.txt")
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """What was done.
+
+    Args:
+        step: the run goes on from there.
+        given_up: the step it had reached.
+        attempt: number of the new attempt; the run started as attempt 0.
+        kept: where the checkpoints and logs of the old attempt are now.
+    """
+
+    step: int
+    given_up: int
+    attempt: int
+    kept: Path
+
+
+def roll_back(run: Path, step: int, reason: str) -> Rollback:
+    """Makes the checkpoint of `step` the newest of a run, in which nobody may be training.
+
+    With the same random numbers a run that collapsed collapses again, bit for bit: so `attempt`,
+    which enters the latent vectors, rises, and the data go on where the run had come to. Nothing
+    is deleted. Stopped at any point it can be done again.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or one cannot be read.
+    """
+    checkpoints = Checkpoints(run / "checkpoints")
+    there = {int(path.name.removeprefix("step_")): path for path in checkpoints.all()}
+    if step not in there:
+        steps = ", ".join(str(known) for known in there) or "none"
+        raise CheckpointError(f"{run}: no checkpoint of step {step}; there are {steps}")
+    newest = load_state(there[max(there)])
+    attempt = newest["attempt"] + 1
+    kept = run / ATTEMPTS / str(newest["attempt"])
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in LOGS:
+        if (run / name).exists():
+            shutil.copy2(run / name, kept / name)
+    state = load_state(there[step])
+    state["position"] = max(newest["position"], state["position"])
+    state["attempt"] = attempt
+    write_whole(there[step] / STATE_NAME, json.dumps(state, indent=1).encode())
+    checkpoints.give_up_after(step, kept)
+    done = Rollback(step, newest["step"], attempt, kept)
+    with (run / RECORD).open("a") as record:
+        line = {"from": done.given_up, "to": step, "attempt": attempt, "reason": reason}
+        record.write(json.dumps(line) + "\n")
+    return done
