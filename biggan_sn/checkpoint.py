@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 STATE_NAME = "state.json"
 LATEST = "latest"
 BEST = "best"
-VERSION = 2
+VERSION = 3
 REMEDY = "without its folder, the checkpoint before it is the newest"
 
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]

@@ -13,7 +13,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn import __version__
-from biggan_sn.cli import bench, draw, evaluate, rollback, spectrum, train
+from biggan_sn.cli import bench, draw, evaluate, inspect, rollback, spectrum, train
 from biggan_sn.cli.common import INTERRUPTED, WRONG_INPUT, complain, values_of
 from biggan_sn.config_io import check_yaml
 
@@ -92,6 +92,7 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "sample": (draw.declare_sample, draw.sample),
     "sweep": (draw.declare_sweep, draw.sweep),
     "evaluate": (evaluate.declare, evaluate.run),
+    "inspect": (inspect.declare, inspect.run),
     "rollback": (rollback.declare, rollback.run),
     "spectrum": (spectrum.declare, spectrum.run),
     "bench": (bench.declare, bench.run),

@@ -278,6 +278,7 @@ LATE = {
     "no checkpoint to sample": Mistake(("sample", "{here}", "--out", "{run}"), "{here}"),
     "no checkpoint to sweep": Mistake(("sweep", "{run}", "--out", "{run}"), "{run}"),
     "no checkpoint to certify": Mistake(("spectrum", "{run}"), "{run}"),
+    "no run to inspect": Mistake(("inspect", "{run}"), "{run}"),
     "no run to roll back": Mistake(("rollback", "{run}", "--to", "3"), "{run}"),
     "no checkpoint to evaluate": Mistake(("evaluate", "{run}"), "{run}"),
     "scorer": train(*SMALL, "--evaluation.scorer", "me", "--evaluation.every", "1", names="'me'"),
@@ -338,7 +339,7 @@ def test_corrupt_state(make, run, verb, text):
 
 
 @pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 2, 4, "3", None])
 def test_foreign_version(make, run, verb, version):
     state = json.loads((run / STEP / "state.json").read_text())
     (run / STEP / "state.json").write_text(json.dumps({**state, "version": version}))

@@ -134,3 +134,36 @@ def test_by_hand(run, capsys):
     assert "another job is training there" in capsys.readouterr().err
     assert main(["rollback", str(run / "nowhere"), "--to", "4"]) == 2
     assert not (run / "nowhere").exists()
+
+
+def test_inspect_shows_checkpoints_alarms_rollbacks_and_the_worst_layers(run, capsys):
+    roll_back(run, 4, "FID turned up")
+    with (run / "spectra.jsonl").open("a") as file:
+        record = records(run / "spectra.jsonl")[-1]
+        record |= {"step": 8, "alarms": ["G conv: sigma_0 grew from 1 to 3"]}
+        record["G"]["conv"] = [9.0, 1.0, 0.5]
+        file.write(json.dumps(record) + '\n{"step": 9, "G"')  # a kill cut the last line short
+    capsys.readouterr()
+    assert main(["inspect", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("| 2", "| 4", "| 6"))] == [
+        "| 2 | 0 |  |  |",
+        "| 4 | 1 |  | latest |",
+    ]
+    assert "- step 8: G conv: sigma_0 grew from 1 to 3" in lines
+    assert "- from step 6 to 4, attempt 1: FID turned up" in lines
+    table = lines.index("## Largest sigma_0 / sigma_1 at step 8")
+    assert lines[table + 4] == "| G | conv | 9 | 9 | 1 |"
+
+
+def test_inspect_changes_nothing(run):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert main(["inspect", str(run)]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_a_run_without_checkpoints_can_be_inspected(run, capsys):
+    shutil.rmtree(run / "checkpoints")
+    (run / "spectra.jsonl").unlink()
+    assert main(["inspect", str(run)]) == 0
+    assert "## Alarms: none" in capsys.readouterr().out
