@@ -17,6 +17,7 @@ FREE_TO_CHANGE = (
     "generator.microbatch",
     "discriminator.microbatch",
     "monitor",
+    "collapse",
     "checkpoint",
     "evaluation",
     "logs",

@@ -17,9 +17,11 @@ from biggan_sn.config.control import (
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("fp32", "bf16")
+COLLAPSE_ACTIONS = ("stop", "rollback")
 
 __all__ = [
     "CheckpointConfig",
+    "CollapseConfig",
     "Config",
     "DataConfig",
     "EMAConfig",
@@ -163,6 +165,27 @@ class MonitorConfig:
 
 
 @dataclass(frozen=True)
+class CollapseConfig:
+    """What happens when a loss is not finite any more.
+
+    Args:
+        action: stop, or rollback: to the newest checkpoint, and from the second time to the same
+            one on to the one before it, each time with other random numbers and new images.
+        rollbacks: after so many the run stops.
+    """
+
+    action: str = "stop"
+    rollbacks: int = 3
+
+    def __post_init__(self) -> None:
+        require(
+            self.action in COLLAPSE_ACTIONS,
+            f"collapse.action must be one of {COLLAPSE_ACTIONS}, got {self.action!r}",
+        )
+        require_positive("collapse", self, "rollbacks")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """What is kept on disk.
 
@@ -253,6 +276,7 @@ class Config:
     discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
     ema: EMAConfig = field(default_factory=EMAConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    collapse: CollapseConfig = field(default_factory=CollapseConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)

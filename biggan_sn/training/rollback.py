@@ -35,12 +35,20 @@ class Rollback:
     kept: Path
 
 
-def roll_back(run: Path, step: int, reason: str) -> Rollback:
+def roll_back(
+    run: Path, step: int, reason: str, reached: tuple[int, int] | None = None
+) -> Rollback:
     """Makes the checkpoint of `step` the newest of a run, in which nobody may be training.
 
     With the same random numbers a run that collapsed collapses again, bit for bit: so `attempt`,
     which enters the latent vectors, rises, and the data go on where the run had come to. Nothing
     is deleted. Stopped at any point it can be done again.
+
+    Args:
+        run: its folder.
+        step: of one of its checkpoints.
+        reason: for the record.
+        reached: step and position the run is at; None: those of its newest checkpoint.
 
     Raises:
         CheckpointError: there is no such checkpoint, or one cannot be read.
@@ -58,11 +66,12 @@ def roll_back(run: Path, step: int, reason: str) -> Rollback:
         if (run / name).exists():
             shutil.copy2(run / name, kept / name)
     state = load_state(there[step])
-    state["position"] = max(newest["position"], state["position"])
+    given_up, position = reached or (newest["step"], newest["position"])
+    state["position"] = max(position, state["position"])
     state["attempt"] = attempt
     write_whole(there[step] / STATE_NAME, json.dumps(state, indent=1).encode())
     checkpoints.give_up_after(step, kept)
-    done = Rollback(step, newest["step"], attempt, kept)
+    done = Rollback(step, given_up, attempt, kept)
     with (run / RECORD).open("a") as record:
         line = {"from": done.given_up, "to": step, "attempt": attempt, "reason": reason}
         record.write(json.dumps(line) + "\n")

@@ -29,6 +29,7 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.training.build import build, training_latents
 from biggan_sn.training.logs import Logs, mean_over_ranks
 from biggan_sn.training.monitor import measure
+from biggan_sn.training.rollback import roll_back
 from biggan_sn.training.world import World
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -87,6 +88,17 @@ class Trainer:
             ValueError: an image cannot be read.
             DivergenceError: the losses are not finite any more.
         """
+        with self._stopping_on_signals():
+            while True:
+                try:
+                    self._play_on()
+                    return self.step == self.config.steps
+                except DivergenceError as error:
+                    if not self._go_back(str(error)):
+                        raise
+
+    def _play_on(self) -> None:
+        """From here to the end, or to where it was told to stop."""
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
         logs = None
         if self.world.leads:
@@ -99,14 +111,31 @@ class Trainer:
             self.play.d.microbatch,
         )
         try:
-            with self._stopping_on_signals():
-                self._greet(logs)
-                self._loop(reals, logs)
+            self._greet(logs)
+            self._loop(reals, logs)
         finally:
             loader.close()
             if logs:
                 logs.close()
-        return self.step == self.config.steps
+
+    def _go_back(self, reason: str) -> bool:
+        """To an earlier checkpoint, where the config and what there is allow it. All processes
+        come here together, for they share the losses that are not finite."""
+        collapse = self.config.collapse
+        there = self.checkpoints.all()
+        if collapse.action != "rollback" or self.attempt >= collapse.rollbacks or not there:
+            return False
+        # The newest came to nothing before: the trouble may be in it already.
+        again = self.resumed == there[-1] and self.attempt > 0 and len(there) > 1
+        target = there[-2] if again else there[-1]
+        self.world.wait()  # until all have looked
+        if self.world.leads:
+            step = int(target.name.removeprefix("step_"))
+            roll_back(self.folder, step, reason, (self.step, self.position))
+        self.world.wait()
+        self.resumed = target
+        self._restore(target)
+        return True
 
     def _loop(self, reals: Iterator[Batch], logs: Logs | None) -> None:
         images_per_step = self.config.d_steps * self.config.batch_size

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_state, load_tensors
 from biggan_sn.cli import main
-from biggan_sn.config import CheckpointConfig
+from biggan_sn.config import CheckpointConfig, CollapseConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.training.rollback import roll_back
-from biggan_sn.training.trainer import Trainer
+from biggan_sn.training.trainer import DivergenceError, Trainer
 from biggan_sn.training.world import World
 
 
@@ -167,3 +169,97 @@ def test_a_run_without_checkpoints_can_be_inspected(run, capsys):
     (run / "spectra.jsonl").unlink()
     assert main(["inspect", str(run)]) == 0
     assert "## Alarms: none" in capsys.readouterr().out
+
+
+def poisoned(trainer, when):
+    """The trainer, whose D gets a weight of nan in the step that begins where `when` says so."""
+    play = type(trainer.play).__call__
+
+    def broken(self, step, reals):
+        if when(trainer.attempt, step):
+            with torch.no_grad():
+                trainer.networks["D"].linear.bias.fill_(torch.nan)
+        return play(self, step, reals)
+
+    return broken
+
+
+def train_with(config, folder, when, monkeypatch):
+    trainer = Trainer(config, folder, World())
+    with monkeypatch.context() as patched:
+        patched.setattr(type(trainer.play), "__call__", poisoned(trainer, when))
+        trainer.run()
+    return trainer
+
+
+@pytest.fixture
+def going_back(config):
+    return replace(config, collapse=CollapseConfig("rollback", 2))
+
+
+def test_a_run_that_diverges_goes_back_by_itself_and_ends(going_back, tmp_path, monkeypatch):
+    trainer = train_with(going_back, tmp_path, lambda *at: at == (0, 4), monkeypatch)
+    assert (trainer.step, trainer.attempt) == (6, 1)
+    images = going_back.d_steps * going_back.batch_size
+    assert trainer.position == (5 + 2) * images, "step 5 diverged; steps 5 and 6 saw new images"
+    (record,) = records(tmp_path / "rollbacks.jsonl")
+    assert (record["from"], record["to"]) == (5, 4)
+    assert "nan at step 5" in record["reason"]
+    assert steps_of(tmp_path) == [2, 4, 6]
+    assert [r["step"] for r in records(tmp_path / "scalars.jsonl")] == [1, 2, 3, 4, 5, 6]
+    for part in weights(tmp_path):
+        assert all(value.isfinite().all() for value in part.values())
+    assert "goes on from step_00000004, attempt 1" in (tmp_path / "log.txt").read_text()
+
+
+def test_what_diverges_again_goes_back_further_and_then_stops(going_back, tmp_path, monkeypatch):
+    with pytest.raises(DivergenceError):
+        train_with(going_back, tmp_path, lambda attempt, step: step == 4, monkeypatch)
+    assert [(r["from"], r["to"]) for r in records(tmp_path / "rollbacks.jsonl")] == [(5, 4), (5, 2)]
+    assert steps_of(tmp_path) == [2, 4], "saved again on the way"
+
+
+def test_it_stops_where_it_is_not_told_to_go_back(config, tmp_path, monkeypatch):
+    with pytest.raises(DivergenceError):
+        train_with(config, tmp_path, lambda *at: at == (0, 4), monkeypatch)
+    assert not (tmp_path / "rollbacks.jsonl").exists()
+
+
+def test_what_went_back_by_itself_is_what_a_fresh_process_would_be(
+    going_back, tmp_path, monkeypatch
+):
+    """Nothing of the lost attempt stays in memory."""
+    went = train_with(going_back, tmp_path / "a", lambda *at: at == (0, 4), monkeypatch)
+    short = replace(going_back, collapse=CollapseConfig())
+    with pytest.raises(DivergenceError):
+        train_with(short, tmp_path / "b", lambda *at: at == (0, 4), monkeypatch)
+    position = 5 * going_back.d_steps * going_back.batch_size
+    roll_back(tmp_path / "b", 4, "by hand", (5, position))
+    fresh = Trainer(going_back, tmp_path / "b", World())
+    fresh.run()
+    assert went.position == fresh.position
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def _rank(rank, config, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    trainer = Trainer(config, folder / "run", World(rank, 2))
+    # On one rank only: the others learn of it from the gradients they share.
+    broken = poisoned(trainer, lambda *at: at == (0, 4) and rank == 1)
+    type(trainer.play).__call__ = broken
+    trainer.run()
+    found = {"step": trainer.step, "attempt": trainer.attempt, "position": trainer.position}
+    torch.save((found, trainer.networks["G"].state_dict()), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_all_processes_go_back_together(going_back, tmp_path):
+    side = replace(going_back.generator, microbatch=0)
+    config = replace(going_back, generator=side, discriminator=side)
+    mp.spawn(_rank, (config, tmp_path), nprocs=2)
+    (found, one), (also, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert found == also
+    assert (found["step"], found["attempt"]) == (6, 1)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(records(tmp_path / "run" / "rollbacks.jsonl")) == 1

@@ -10,6 +10,7 @@ from biggan_sn import config_io
 from biggan_sn.cli import main
 from biggan_sn.config import (
     CheckpointConfig,
+    CollapseConfig,
     Config,
     DataConfig,
     EMAConfig,
@@ -42,6 +43,7 @@ UNUSUAL = Config(
     discriminator=PlayerConfig(2e-3, (0.1, 0.99), 1e-7, 2),
     ema=EMAConfig(0.99, 5),
     monitor=MonitorConfig(3, 5.0),
+    collapse=CollapseConfig("rollback", 5),
     checkpoint=CheckpointConfig(10, 5, 0),
     evaluation=EvaluationConfig(7, "other", 64),
     logs=LogsConfig(1, 0, 2, 3),
@@ -144,6 +146,8 @@ def test_unknown_fields_are_refused(values, name):
         ("lipschitz", "clip", -0.01),
         ("sigma0", "sigma_reg", 0.0),
         ("sigma0", "ratio", 0.99),
+        ("collapse", "action", "pray"),
+        ("collapse", "rollbacks", 0),
         ("checkpoint", "every", 0),
         ("checkpoint", "keep", 0),
         ("checkpoint", "keep_best", -1),
@@ -200,7 +204,7 @@ FREE = {
     "steps",
     *("data.path", "data.threads", "data.prefetch"),
     *("generator.microbatch", "discriminator.microbatch"),
-    *("monitor.every", "monitor.alarm_growth"),
+    *("monitor.every", "monitor.alarm_growth", "collapse.action", "collapse.rollbacks"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.keep_best"),
     *("evaluation.every", "evaluation.scorer", "evaluation.samples"),
     *("logs.every", "logs.images", "logs.rows", "logs.columns"),
