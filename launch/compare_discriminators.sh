@@ -7,13 +7,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 EXTRA=
 . launch/environment.sh
+. launch/digits.sh
 
-data=data/digits32
 runs=runs/compare_discriminators
-if [ ! -f "$data/heldout/index.npz" ]; then
-  rm -rf "$data"
-  python -m data_tools.make_shards digits "$data"
-fi
 
 trained=()
 for layer in configs/layers/discriminator_*.yaml; do

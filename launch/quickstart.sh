@@ -6,16 +6,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 EXTRA=
 . launch/environment.sh
+. launch/digits.sh
 
-data=data/digits32
 run=runs/digits32_biggan
 say() { printf '\n== %s\n' "$*"; }
-
-if [ ! -f "$data/heldout/index.npz" ]; then
-  say "shards of real handwritten digits"
-  rm -rf "$data"
-  python -m data_tools.make_shards digits "$data"
-fi
 
 say "training configs/digits32_biggan.yaml (about five minutes on two cores)"
 if [ -f "$run/config.yaml" ]; then # with its own config, which may by now be a longer run's

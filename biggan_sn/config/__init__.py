@@ -17,7 +17,6 @@ from biggan_sn.config.control import (
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("fp32", "bf16")
-COLLAPSE_ACTIONS = ("stop", "rollback")
 
 __all__ = [
     "CheckpointConfig",
@@ -169,20 +168,15 @@ class CollapseConfig:
     """What happens when a loss is not finite any more.
 
     Args:
-        action: stop, or rollback: to the newest checkpoint, and from the second time to the same
-            one on to the one before it, each time with other random numbers and new images.
-        rollbacks: after so many the run stops.
+        rollbacks: so many times the run goes back: to its newest checkpoint, and if that came to
+            nothing before, to the one before it, each time with other random numbers and new
+            images. Then, or at once with 0, it stops.
     """
 
-    action: str = "stop"
-    rollbacks: int = 3
+    rollbacks: int = 0
 
     def __post_init__(self) -> None:
-        require(
-            self.action in COLLAPSE_ACTIONS,
-            f"collapse.action must be one of {COLLAPSE_ACTIONS}, got {self.action!r}",
-        )
-        require_positive("collapse", self, "rollbacks")
+        require_not_negative("collapse", self, "rollbacks")
 
 
 @dataclass(frozen=True)

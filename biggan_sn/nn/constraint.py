@@ -28,7 +28,6 @@ class Constraint:
         spectrum: of the network.
         embeddings: whether embeddings are clamped.
         follow: search the spectrum after each step even if no row reads it.
-        rank, ranks: number of this process, and of processes, which share the work.
     """
 
     def __init__(
@@ -40,8 +39,6 @@ class Constraint:
         spectrum: Spectrum,
         embeddings: bool,
         follow: bool = False,
-        rank: int = 0,
-        ranks: int = 1,
     ) -> None:
         rows = rows_of(names)
         self.network = network
@@ -54,7 +51,7 @@ class Constraint:
         self._free = torch.tensor(
             [layer not in clamped for layer in spectrum.layers], device=spectrum.device
         )
-        self.norms = SpectralNorms(network, spectrum, rank, ranks)
+        self.norms = SpectralNorms(network, spectrum)
         self.norms.settle()
         self.follows = follow or self.clamps or self.norms.read_spectrum
 
@@ -89,14 +86,10 @@ class SpectralNorms:
     Args:
         network: as `constrain` left it.
         spectrum: of the network.
-        rank, ranks: number of this process, and of processes, which share the work.
     """
 
-    def __init__(
-        self, network: nn.Module, spectrum: Spectrum, rank: int = 0, ranks: int = 1
-    ) -> None:
+    def __init__(self, network: nn.Module, spectrum: Spectrum) -> None:
         self.spectrum = spectrum
-        self._place = (rank, ranks)
         self._numbers: dict[SpectralNorm, int] = {}  # its weight's among those of the spectrum
         self._weights: dict[nn.Module, Tensor] = {}
         self._conv_norms: list[ConvSpectralNorm] = []
@@ -107,11 +100,17 @@ class SpectralNorms:
                     self._numbers[norm] = spectrum.layers.index(name)
                 elif isinstance(norm, ConvSpectralNorm):
                     self._conv_norms.append(norm)
+        self._searched = [norm for norm in self._numbers if norm.searches]
+        self._iterated = [norm for norm in self._numbers if not norm.searches]
+        costs = [self._weights[norm].numel() for norm in self._iterated]
+        self._ownership = Ownership(costs, *spectrum.place)
+        conv_costs = [norm.cost for norm in self._conv_norms]
+        self._conv_ownership = Ownership(conv_costs, *spectrum.place)
 
     @property
     def read_spectrum(self) -> bool:
         """Whether any of them takes its vectors from the spectrum."""
-        return any(norm.searches for norm in self._numbers)
+        return bool(self._searched)
 
     def settle(self) -> None:
         """Makes them those of the weights as they are, whatever they were before."""
@@ -121,8 +120,8 @@ class SpectralNorms:
     def follow(self, iterations: int) -> None:
         """Moves them along with the weights: to the top triplets of the spectrum, or where a row
         says so by power iterations."""
-        self._take([norm for norm in self._numbers if norm.searches])
-        self._iterate([norm for norm in self._numbers if not norm.searches], iterations)
+        self._take(self._searched)
+        self._iterate(iterations)
         self._iterate_convolutions(iterations)
 
     @torch.no_grad()
@@ -135,11 +134,11 @@ class SpectralNorms:
             norm.v.copy_(torch.where(known, rights[number][:, 0], norm.v))
             norm.sigma.copy_(sigmas[number, 0])
 
-    def _iterate(self, norms: Sequence[SpectralNorm], iterations: int) -> None:
+    def _iterate(self, iterations: int) -> None:
+        norms = self._iterated
         if not norms:
             return
-        ownership = Ownership([self._weights[norm].numel() for norm in norms], *self._place)
-        mine = [norms[number] for number in ownership.mine]
+        mine = [norms[number] for number in self._ownership.mine]
         with torch.autocast(norms[0].u.device.type, enabled=False):
             power_iteration(
                 [as_matrix(self._weights[norm]) for norm in mine],
@@ -148,16 +147,15 @@ class SpectralNorms:
                 [norm.sigma for norm in mine],
                 iterations,
             )
-        ownership.exchange(*([getattr(n, name) for n in norms] for name in ("u", "v", "sigma")))
+        self._ownership.exchange(*_buffers(norms))
 
     def _iterate_convolutions(self, iterations: int) -> None:
         norms = self._conv_norms
         if not norms:
             return
-        ownership = Ownership([norm.cost for norm in norms], *self._place)
-        for number in ownership.mine:
+        for number in self._conv_ownership.mine:
             norms[number].iterate(self._weights[norms[number]], iterations)
-        ownership.exchange(*([getattr(n, name) for n in norms] for name in ("u", "v", "sigma")))
+        self._conv_ownership.exchange(*_buffers(norms))
         for norm in norms:
             norm.renew_slope(self._weights[norm])
 
@@ -166,6 +164,11 @@ def settle(network: nn.Module) -> None:
     """Makes u, v and sigma those of the weights as they are, in one process by itself."""
     if any(isinstance(module, SpectralNorm | ConvSpectralNorm) for module in network.modules()):
         SpectralNorms(network, Spectrum(network, values=1)).settle()
+
+
+def _buffers(norms: Sequence[SpectralNorm | ConvSpectralNorm]) -> list[list[Tensor]]:
+    """All u, all v and all sigmas."""
+    return [[n.u for n in norms], [n.v for n in norms], [n.sigma for n in norms]]
 
 
 def _parametrizations(layer: nn.Module) -> list[nn.Module]:

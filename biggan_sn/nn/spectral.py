@@ -1,4 +1,4 @@
-"""Singular values of linear maps: power iteration for the largest, block Lanczos for the top few,
+"""Singular values of matrices: power iteration for the largest, block Lanczos for the top few,
 and bounds that certify what was found.
 
 All of this runs in fp32 or better, outside autocast and outside every graph.
@@ -6,7 +6,7 @@ All of this runs in fp32 or better, outside autocast and outside every graph.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +19,6 @@ NEGLIGIBLE = 1e-9  # of sigma_0; far below what fp32 products can tell from zero
 TINY = 1e-300  # instead of zero below a fraction
 DEPTH = 3  # of block Lanczos where nothing else is asked for
 ROUNDING = 1e-10  # more than fp64 rounding takes from a bound
-
-
-class LinearMap(Protocol):
-    """What block Lanczos needs of a matrix [m, n]; a convolution on images has it too."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """(m, n)."""
-
-    @property
-    def mT(self) -> Self:  # noqa: N802 (as torch calls it)
-        """The transpose."""
-
-    def __matmul__(self, block: Tensor, /) -> Tensor:
-        """[n, width] -> [m, width]."""
 
 
 @torch.no_grad()
@@ -166,7 +151,7 @@ class TopSingularTriplets:
 
 
 def block_lanczos(
-    matrices: Sequence[LinearMap], starts: Sequence[Tensor], depth: int
+    matrices: Sequence[Tensor], starts: Sequence[Tensor], depth: int
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """One restart cycle. matrices [m, n], starts [m, width], best with m <= n.
 

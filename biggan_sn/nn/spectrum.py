@@ -21,6 +21,7 @@ class Spectrum:
 
     Attributes:
         layers: names, in the network's order.
+        place: rank and ranks.
         triplets: as found last.
     """
 
@@ -31,6 +32,7 @@ class Spectrum:
         self.layers = tuple(weights)
         self.values = values
         self.depth = depth
+        self.place = (rank, ranks)
         self._weights = list(weights.values())
         shapes = [as_matrix(weight).shape for weight in self._weights]
         self._search = TopSingularTriplets(shapes, self._weights[0].detach(), rank, ranks)
@@ -45,9 +47,10 @@ class Spectrum:
         """The weights as they are now."""
         return [as_matrix(weight.detach()) for weight in self._weights]
 
-    def refresh(self) -> Triplets:
+    def refresh(self, least_depth: int = 1) -> Triplets:
         """Finds the triplets of the weights as they are now. Every process must call it."""
-        self.triplets = self._search.refresh(self.matrices(), self.values, self.depth)
+        depth = max(self.depth, least_depth)
+        self.triplets = self._search.refresh(self.matrices(), self.values, depth)
         self._current = True
         return self.triplets
 
@@ -58,11 +61,7 @@ class Spectrum:
     def known(self) -> Triplets:
         """The triplets of the weights as they are now; where nobody follows them, by a deeper
         search. Every process must call it."""
-        if not self._current:
-            depth = max(self.depth, DEPTH)
-            self.triplets = self._search.refresh(self.matrices(), self.values, depth)
-            self._current = True
-        return self.triplets
+        return self.triplets if self._current else self.refresh(DEPTH)
 
     @torch.no_grad()
     def clamp(self, limits: Tensor, only_first: bool) -> None:

@@ -120,16 +120,15 @@ def _constraint(
     depth = config.spectrum.depth
     if read_by_regularizers or any(row.limit for row in rows_of(names)):
         depth = max(depth, DEPTH)
-    place = (world.rank, world.ranks)
+    spectrum = Spectrum(network, config.spectrum.values, depth, world.rank, world.ranks)
     return Constraint(
         network,
         names,
         config.lipschitz,
         config.sigma0,
-        Spectrum(network, config.spectrum.values, depth, *place),
+        spectrum,
         CONSTRAINS_EMBEDDINGS[side],
-        read_by_regularizers,
-        *place,
+        follow=read_by_regularizers,
     )
 
 

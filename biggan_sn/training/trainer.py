@@ -121,9 +121,8 @@ class Trainer:
     def _go_back(self, reason: str) -> bool:
         """To an earlier checkpoint, where the config and what there is allow it. All processes
         come here together, for they share the losses that are not finite."""
-        collapse = self.config.collapse
         there = self.checkpoints.all()
-        if collapse.action != "rollback" or self.attempt >= collapse.rollbacks or not there:
+        if self.attempt >= self.config.collapse.rollbacks or not there:
             return False
         # The newest came to nothing before: the trouble may be in it already.
         again = self.resumed == there[-1] and self.attempt > 0 and len(there) > 1

@@ -194,7 +194,7 @@ def train_with(config, folder, when, monkeypatch):
 
 @pytest.fixture
 def going_back(config):
-    return replace(config, collapse=CollapseConfig("rollback", 2))
+    return replace(config, collapse=CollapseConfig(rollbacks=2))
 
 
 def test_a_run_that_diverges_goes_back_by_itself_and_ends(going_back, tmp_path, monkeypatch):

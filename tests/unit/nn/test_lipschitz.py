@@ -7,16 +7,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.conv_norm import conv_map, conv_norm
 from biggan_sn.nn.lipschitz import constrain, unconstrain
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.parametrizations import _DivideBySigma as DivideBySigma
 from biggan_sn.nn.spectrum import Spectrum
-
-CONFIG = LipschitzConfig()
-SIGMA0 = Sigma0Config()
+from tests.unit.nn.networks import CONFIG, SIGMA0, assert_same, everything
 
 
 def small_network(seed=0, dtype=torch.float64):
@@ -41,16 +38,6 @@ def plain_copy(network):
     plain = copy.deepcopy(network)
     unconstrain(plain)
     return plain
-
-
-def everything(network):
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def assert_same(before, after):
-    assert before.keys() == after.keys()
-    for name in before:
-        assert torch.equal(before[name], after[name]), name
 
 
 def images(count=8):

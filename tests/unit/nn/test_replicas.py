@@ -105,7 +105,7 @@ def trained(rank, ranks, rows, drift=0.0):
     constrain(network, rows, config, True, sides)
     spectrum = Spectrum(network, 3, DEPTH, rank, ranks)
     sigma0 = Sigma0Config(ratio=1.0)
-    constraint = Constraint(network, rows, config, sigma0, spectrum, True, False, rank, ranks)
+    constraint = Constraint(network, rows, config, sigma0, spectrum, True)
     found = []
     for update in range(3):
         for number, layer in enumerate(matrix_layers(network).values()):
