@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 STATE_NAME = "state.json"
 LATEST = "latest"
 BEST = "best"
-VERSION = 3
+VERSION = 4
 REMEDY = "without its folder, the checkpoint before it is the newest"
 
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]
@@ -35,12 +35,23 @@ class Checkpoints:
         root: folder of the checkpoints, made when the first is saved.
         keep: how many of the newest are kept.
         keep_best: how many of those with the lowest score are kept beside them.
+        every: steps between two checkpoints.
+        keep_spaced: for j up to this, one of an age of 2^j to 2^(j+1) times `every` is kept.
     """
 
-    def __init__(self, root: Path, keep: int = 2, keep_best: int = 1) -> None:
+    def __init__(
+        self,
+        root: Path,
+        keep: int = 2,
+        keep_best: int = 1,
+        every: int = 1,
+        keep_spaced: int = 0,
+    ) -> None:
         self.root = root
         self.keep = keep
         self.keep_best = keep_best
+        self.every = every
+        self.keep_spaced = keep_spaced
 
     def save(
         self, step: int, tensors: Tensors, state: Mapping[str, Any], score: float | None = None
@@ -90,7 +101,7 @@ class Checkpoints:
         """Moves every checkpoint of a later step to the folder `kept`; the others remain as they
         are, and `latest` and `best` point to the newest and best of them."""
         for path in self.all()[::-1]:  # the newest first: stopped in between, the rest is a run
-            if int(path.name.removeprefix("step_")) > step:
+            if step_of(path) > step:
                 shutil.rmtree(kept / path.name, ignore_errors=True)
                 path.rename(kept / path.name)
         if newest := self.newest():
@@ -102,7 +113,16 @@ class Checkpoints:
     def _ranked(self) -> list[Path]:
         scores = {path: load_state(path)["score"] for path in self.all()}
         scored = [path for path, score in scores.items() if score is not None]
-        return sorted(scored, key=lambda path: (scores[path], -int(path.name[5:])))
+        return sorted(scored, key=lambda path: (scores[path], -step_of(path)))
+
+    def _spaced(self) -> list[Path]:
+        """The newest two of every 2^j-th checkpoint: the second is 2^j to 2^(j+1) old, and the
+        first will be when the second no longer is."""
+        kept = []
+        for j in range(1, self.keep_spaced + 1):
+            apart = self.every * 2**j
+            kept += [path for path in self.all() if step_of(path) % apart == 0][-2:]
+        return kept
 
     def _point(self, name: str, path: Path) -> None:
         unfinished = self.root / f".{name}.unfinished"
@@ -112,13 +132,18 @@ class Checkpoints:
         _to_disk(self.root)
 
     def _drop_old(self) -> None:
-        kept = {*self.all()[-self.keep :], *self._ranked()[: self.keep_best]}
+        kept = {*self.all()[-self.keep :], *self._ranked()[: self.keep_best], *self._spaced()}
         for path in self.all():
             if path not in kept:
                 # Renamed first: a folder that is half deleted must not look like a checkpoint.
                 path.rename(self.root / f".{path.name}.dropped")
         for dropped in self.root.glob(".step_*"):
             shutil.rmtree(dropped)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint by its name."""
+    return int(path.name.removeprefix("step_"))
 
 
 def find(path: Path) -> Path:

@@ -12,6 +12,7 @@ from biggan_sn.config import Config
 FREE_TO_CHANGE = (
     "steps",
     "data.path",
+    "data.heldout",
     "data.threads",
     "data.prefetch",
     "generator.microbatch",
@@ -24,14 +25,71 @@ FREE_TO_CHANGE = (
 )
 
 
+# What a rollback may change: nothing that is stored in a checkpoint or decides which image is next.
+CHANGED_BY_ROLLBACK = (
+    "generator.lr",
+    "generator.betas",
+    "generator.eps",
+    "discriminator.lr",
+    "discriminator.betas",
+    "discriminator.eps",
+    "penalties",
+    "penalty_every",
+    "regularizers",
+    "lipschitz",
+    "sigma0",
+    "ema.decay",
+)
+
+
+def after_rollbacks(config: Config, attempt: int) -> Config:
+    """What a config becomes in an attempt: `collapse.change` replaces settings from the first
+    rollback on, `collapse.scale` multiplies them at each.
+
+    Raises:
+        ValueError: a setting that is not there, or that a rollback must not change.
+    """
+    changed: Config = from_dict(values_after_rollbacks(config, attempt))
+    return changed
+
+
+def values_after_rollbacks(config: Config, attempt: int) -> dict[str, Any]:
+    """The same as plain values, of which nobody has checked the types."""
+    values = to_dict(config)
+    if attempt == 0:
+        return values
+    for name, value in config.collapse.change.items():
+        section, key = _find(values, f"collapse.change.{name}", name)
+        section[key] = value
+    for name, factor in config.collapse.scale.items():
+        section, key = _find(values, f"collapse.scale.{name}", name)
+        if not isinstance(section.get(key), int | float):
+            raise ValueError(f"collapse.scale.{name}: not a number that is set")
+        section[key] *= factor**attempt
+    return values
+
+
+def _find(values: dict[str, Any], where: str, name: str) -> tuple[dict[str, Any], str]:
+    """The section of a dotted name, and its last part."""
+    if not _within(name, CHANGED_BY_ROLLBACK):
+        raise ValueError(f"{where}: a rollback may only change {', '.join(CHANGED_BY_ROLLBACK)}")
+    *path, key = name.split(".")
+    for part in path:
+        values = values.get(part, {})
+    return values, key
+
+
+def _within(name: str, sections: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{section}.") for section in sections)
+
+
 def changes(before: Config, after: Config) -> list[str]:
     """What differs between two configs of one run that must not, as `section.field: old -> new`."""
     old, new = _flat(to_dict(before)), _flat(to_dict(after))
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-        and not any(f"{name}.".startswith(f"{free}.") for free in FREE_TO_CHANGE)
+        if old.get(name) != new.get(name) and not _within(name, FREE_TO_CHANGE)
     ]
 
 

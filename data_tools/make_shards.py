@@ -144,11 +144,12 @@ def _to_bytes(image: Image.Image, extension: str, quality: int = 95) -> bytes:
 def _from_digits(parsed: argparse.Namespace) -> None:
     for name, digits in zip(("train", "heldout"), load_digits(), strict=True):
         classes = tuple("0123456789")
-        samples = _digit_samples(digits)
+        samples = digit_samples(digits)
         write_shards(samples, len(digits.labels), parsed.out / name, parsed.per_shard, classes)
 
 
-def _digit_samples(digits: Digits) -> Iterator[Sample]:
+def digit_samples(digits: Digits) -> Iterator[Sample]:
+    """Digits as PNGs."""
     image: NDArray[np.uint8]
     for image, label in zip(digits.images, digits.labels, strict=True):
         yield _to_bytes(Image.fromarray(image), "png"), "png", int(label)

@@ -14,6 +14,12 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 installed=$venv/.installed-${EXTRA:-run}
 if ! cmp -s pyproject.toml "$installed"; then
+  room=$(df -Pk "$venv" "${TMPDIR:-/tmp}" | awk 'NR == 2 || $4 < least { least = $4 } END { print least }')
+  if [ -z "$(ls "$venv"/.installed-* 2>/dev/null)" ] && [ "$room" -lt 10000000 ]; then
+    echo "installing takes 9 GB of disk at the most (torch and CUDA), of which 6 stay;" \
+      "there are $((room / 1000000)) GB at $venv and ${TMPDIR:-/tmp}" >&2
+    exit 2
+  fi
   echo "installing biggan_sn$extra (a few minutes and about 6 GB the first time)"
   "$venv/bin/python" -m pip install --quiet --upgrade pip
   "$venv/bin/python" -m pip install --quiet --editable ".$extra"

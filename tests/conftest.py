@@ -8,6 +8,7 @@ import torch
 
 from biggan_sn.config import (
     CheckpointConfig,
+    CollapseConfig,
     Config,
     DataConfig,
     EMAConfig,
@@ -57,7 +58,9 @@ def shards(tmp_path_factory):
 def small_config(shards):
     """A run of seconds that has everything switched on."""
     return Config(
-        data=DataConfig(path=str(shards), resolution=32, num_classes=3, flip=True, shift=1),
+        data=DataConfig(
+            path=str(shards), heldout=str(shards), resolution=32, num_classes=3, flip=True, shift=1
+        ),
         model=ModelConfig(
             channels=2,
             z_dim=8,
@@ -71,6 +74,7 @@ def small_config(shards):
         discriminator=PlayerConfig(lr=1e-3, microbatch=2),
         ema=EMAConfig(decay=0.5, start=2),
         monitor=MonitorConfig(every=2),
+        collapse=CollapseConfig(every=2, images=4),
         checkpoint=CheckpointConfig(every=2),
         logs=LogsConfig(every=1, images=0),
         steps=6,

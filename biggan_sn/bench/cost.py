@@ -1,6 +1,5 @@
 """What the control of spectra costs within a training step."""
 
-import math
 import tempfile
 import time
 from collections import Counter
@@ -19,7 +18,8 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.matrices import chain_of, matrix_layers
 from biggan_sn.training.logs import Logs
-from biggan_sn.training.monitor import HEAT_MAP_COLUMNS, SPECTRA, measure
+from biggan_sn.training.monitor import HEAT_MAP_COLUMNS, measure
+from biggan_sn.training.records import SPECTRA
 from biggan_sn.training.step import GANStep
 
 REPEATS = 5  # of each part; the median counts
@@ -155,7 +155,7 @@ def _monitor(step: GANStep, config: Config, wait: Callable[[], None]) -> float:
             for constraint in (step.g_constraint, step.d_constraint):
                 if not constraint.follows:
                     constraint.spectrum.moved()
-            logs.spectra(1, measure(spectra), estimate_bound(discriminator), math.inf, draw)
+            logs.spectra(1, measure(spectra), estimate_bound(discriminator), draw)
 
         look(False)
         record = (Path(folder) / SPECTRA).read_text()

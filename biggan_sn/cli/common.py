@@ -2,11 +2,13 @@
 
 import os
 import sys
+from argparse import ArgumentError
 from dataclasses import fields
 
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.config import Config
+from biggan_sn.config_io import to_dict, values_after_rollbacks
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 
 DIVERGED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
@@ -30,12 +32,24 @@ def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
     """The config, with everything checked that needs no torch."""
     built = parser.instantiate(parsed)
     config = Config(**{field.name: built[field.name] for field in fields(Config)})
+    _check_types_after_rollback(parser, config)
     config.microbatch("generator", ranks())
     config.microbatch("discriminator", ranks())
     model, resolution = config.model, config.data.resolution
     generator_stages(resolution, model.channels, model.generator_attention)
     discriminator_stages(resolution, model.channels, model.discriminator_attention)
     return config
+
+
+def _check_types_after_rollback(parser: ArgumentParser, config: Config) -> None:
+    """Raises ValueError if a rollback would give a field something of the wrong type."""
+    values = values_after_rollbacks(config, 1)
+    if values == to_dict(config):
+        return
+    try:
+        parser.parse_object({**values, "run_dir": "."})
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"collapse.change: {error}") from error
 
 
 def ranks() -> int:

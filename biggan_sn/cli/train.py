@@ -55,7 +55,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             )
     from biggan_sn.checkpoint import write_whole
     from biggan_sn.training.build import check
-    from biggan_sn.training.trainer import DivergenceError, Trainer
+    from biggan_sn.training.trainer import CollapseError, Trainer
     from biggan_sn.training.world import join, leave
 
     check(config, ranks())
@@ -69,7 +69,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             if world.leads:
                 write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
             finished = _run_to_the_end(trainer)
-    except DivergenceError as error:
+    except CollapseError as error:
         complain(error)
         return DIVERGED
     finally:

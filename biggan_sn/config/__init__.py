@@ -14,6 +14,7 @@ from biggan_sn.config.control import (
     Sigma0Config,
     SpectrumConfig,
 )
+from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("fp32", "bf16")
@@ -48,6 +49,8 @@ class DataConfig:
         shift: largest random translation of an image, pixels.
         threads: decode threads of each process.
         prefetch: microbatches decoded ahead.
+        heldout: folder of shards with images of the same classes that are never trained on. What D
+            thinks of them tells when it has learnt its images by heart; empty, nobody asks.
     """
 
     path: str = ""
@@ -57,6 +60,7 @@ class DataConfig:
     shift: int = 0
     threads: int = 2
     prefetch: int = 4
+    heldout: str = ""
 
     def __post_init__(self) -> None:
         require(
@@ -142,60 +146,6 @@ class EMAConfig:
     def __post_init__(self) -> None:
         require(0 <= self.decay < 1, f"ema.decay must lie in [0, 1), got {self.decay}")
         require_not_negative("ema", self, "start")
-
-
-@dataclass(frozen=True)
-class MonitorConfig:
-    """The spectra as they are logged.
-
-    Args:
-        every: steps between two measurements; 0 switches them off.
-        alarm_growth: a sigma_0 this many times as large as at the measurement before is an alarm.
-    """
-
-    every: int = 100
-    alarm_growth: float = 2.0
-
-    def __post_init__(self) -> None:
-        require_not_negative("monitor", self, "every")
-        require(
-            self.alarm_growth > 1, f"monitor.alarm_growth must be above 1, got {self.alarm_growth}"
-        )
-
-
-@dataclass(frozen=True)
-class CollapseConfig:
-    """What happens when a loss is not finite any more.
-
-    Args:
-        rollbacks: so many times the run goes back: to its newest checkpoint, and if that came to
-            nothing before, to the one before it, each time with other random numbers and new
-            images. Then, or at once with 0, it stops.
-    """
-
-    rollbacks: int = 0
-
-    def __post_init__(self) -> None:
-        require_not_negative("collapse", self, "rollbacks")
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """What is kept on disk.
-
-    Args:
-        every: steps between two checkpoints.
-        keep: how many of the newest are kept.
-        keep_best: how many of the best by evaluation are kept beside them.
-    """
-
-    every: int = 1000
-    keep: int = 2
-    keep_best: int = 1
-
-    def __post_init__(self) -> None:
-        require_positive("checkpoint", self, "every", "keep")
-        require_not_negative("checkpoint", self, "keep_best")
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,17 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [N, 3, H, W] in [-1, 1], y [N] classes -> logits [N]."""
+        h = self.features(x)
+        return self.linear(h).squeeze(1) + (self.embed(y) * h).sum(1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """x [N, 3, H, W] in [-1, 1] -> [N, C], summed over all pixels."""
         h = x
         for i, block in enumerate(self.blocks):
             h = block(h)
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
-        h = F.relu(h).sum((2, 3))
-        return self.linear(h).squeeze(1) + (self.embed(y) * h).sum(1)
+        return F.relu(h).sum((2, 3))
 
     def sides(self) -> dict[str, int]:
         """H = W of the images that each convolution sees, by its name."""

@@ -63,6 +63,10 @@ class Spectrum:
         search. Every process must call it."""
         return self.triplets if self._current else self.refresh(DEPTH)
 
+    def lengths(self) -> Tensor:
+        """The Frobenius norm [number of layers] of each weight as it is now."""
+        return torch.stack(list(torch._foreach_norm(self.matrices())))
+
     @torch.no_grad()
     def clamp(self, limits: Tensor, only_first: bool) -> None:
         """W <- W - sum_i max(0, sigma_i - limit) u_i v_i^T, in place (Brock et al. 2019, section

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from biggan_sn.config import Config
+from biggan_sn.config_io import after_rollbacks
 from biggan_sn.evaluation.scorers import SCORERS, fitting_scorer
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import build_penalty
@@ -34,11 +35,24 @@ from biggan_sn.training.world import World
 
 
 def check(config: Config, ranks: int) -> None:
-    """Everything about a config that can be wrong without data or a device.
+    """Everything about a config that can be wrong without data or a device, also once a rollback
+    has changed it.
 
     Raises:
         ValueError: names the field and what would be right.
     """
+    stored = _check(config, ranks)
+    changed = after_rollbacks(config, 1)
+    if changed != config and _check(changed, ranks) != stored:
+        free = ", ".join(name for name, row in LIPSCHITZ.items() if not row.weight)
+        raise ValueError(
+            "collapse.change: with those rows in lipschitz, checkpoints from before would no "
+            f"longer fit; only these may come and go: {free}"
+        )
+
+
+def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
+    """Checks one config; names and shapes of what its checkpoints would hold."""
     for side in BUILDERS:
         config.microbatch(side, ranks)
         regularizer_rows(getattr(config.regularizers, side))
@@ -55,10 +69,13 @@ def check(config: Config, ranks: int) -> None:
         put_constraints(generator, config, "generator")
         put_constraints(discriminator, config, "discriminator")
         constrain_output(discriminator, config.lipschitz.discriminator)
+    networks = (generator, discriminator)
+    return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
 
 
-def build(config: Config, world: World) -> GANStep:
-    """The two players with fresh weights, alike on all processes, and all that moves them.
+def build(config: Config, world: World, attempt: int = 0) -> GANStep:
+    """The two players with fresh weights, alike on all processes, and all that moves them in an
+    attempt.
 
     Raises:
         ValueError: the config asks for something that cannot be.
@@ -82,7 +99,7 @@ def build(config: Config, world: World) -> GANStep:
         penalty_every=config.penalty_every,
         g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
         d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
-        latents=training_latents(config, attempt=0),
+        latents=training_latents(config, attempt),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
         autocast=partial(

@@ -1,14 +1,11 @@
 """A run as its records show it: how far it is, its checkpoints, alarms, rollbacks, worst layers."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from biggan_sn.checkpoint import BEST, LATEST, CheckpointError, Checkpoints, load_state
-from biggan_sn.training.logs import SCALARS
-from biggan_sn.training.monitor import SPECTRA, worst_layers
-from biggan_sn.training.rollback import RECORD
+from biggan_sn.training.monitor import worst_layers
+from biggan_sn.training.records import SCALARS, SPECTRA, Record, alarms, read, rollbacks
 
 NEWEST = 10  # alarms shown
 
@@ -22,23 +19,17 @@ def report(run: Path) -> Iterator[str]:
     if not (run / SCALARS).exists():
         raise CheckpointError(f"{run}: not the folder of a run; it has no {SCALARS}")
     yield f"# {run}\n"
-    losses = [record for record in _records(run / SCALARS) if "d_loss" in record]
+    losses = [record for record in read(run / SCALARS) if "d_loss" in record]
     if losses:
         yield "  ".join(f"{name} {value:.4g}" for name, value in losses[-1].items())
     yield from _checkpoints(run)
-    spectra = _records(run / SPECTRA)
-    yield from _alarms(spectra)
-    yield from _rollbacks(_records(run / RECORD))
+    spectra = read(run / SPECTRA)
+    yield from _alarms(alarms(run))
+    yield from _rollbacks(rollbacks(run))
     if spectra:
         yield f"\n## Largest sigma_0 / sigma_1 at step {spectra[-1]['step']}\n"
         yield worst_layers({network: spectra[-1][network] for network in ("G", "D")})
         yield f"\nLipschitz bound of D, an estimate: {spectra[-1]['lipschitz']['total']:.4g}"
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a record, but for one that a kill cut short."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _checkpoints(run: Path) -> Iterator[str]:
@@ -49,27 +40,31 @@ def _checkpoints(run: Path) -> Iterator[str]:
         if (checkpoints.root / name).exists()
     }
     yield "\n## Checkpoints\n"
-    yield "| step | attempt | FID | |\n|---|---|---|---|"
+    yield "| step | attempt | FID | nearest alarm | |\n|---|---|---|---|---|"
     for path in checkpoints.all():
         state = load_state(path)
         words = " ".join(name for name, target in marks.items() if target == path.resolve())
         score = "" if state["score"] is None else f"{state['score']:.4g}"
-        yield f"| {state['step']} | {state['attempt']} | {score} | {words} |"
+        sign, level = max(state["signs"].items(), key=lambda item: item[1], default=("", 0.0))
+        nearest = f"{sign} at {level:.0%}" if level > 0 else ""
+        yield f"| {state['step']} | {state['attempt']} | {score} | {nearest} | {words} |"
 
 
-def _alarms(spectra: list[dict[str, Any]]) -> Iterator[str]:
-    alarms = [(record["step"], text) for record in spectra for text in record["alarms"]]
-    yield f"\n## Alarms: {len(alarms)}\n" if alarms else "\n## Alarms: none"
-    if len(alarms) > NEWEST:
+def _alarms(found: list[Record]) -> Iterator[str]:
+    yield f"\n## Alarms: {len(found)}\n" if found else "\n## Alarms: none"
+    if len(found) > NEWEST:
         yield f"The newest {NEWEST}:"
-    for step, text in alarms[-NEWEST:]:
-        yield f"- step {step}: {text}"
+    for alarm in found[-NEWEST:]:
+        yield (
+            f"- step {alarm['step']}, {alarm['channel']}: {alarm['reason']}; "
+            f"calm until step {alarm['since']}"
+        )
 
 
-def _rollbacks(rollbacks: list[dict[str, Any]]) -> Iterator[str]:
-    if rollbacks:
+def _rollbacks(found: list[Record]) -> Iterator[str]:
+    if found:
         yield "\n## Rollbacks\n"
-    for done in rollbacks:
+    for done in found:
         yield (
             f"- from step {done['from']} to {done['to']}, attempt {done['attempt']}: "
             f"{done['reason']}"

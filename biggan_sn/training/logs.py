@@ -5,27 +5,24 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from biggan_sn.evaluation.pictures import Pixels
 from biggan_sn.models.bound import LipschitzBound
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.monitor import (
-    SPECTRA,
-    Sigmas,
-    alarms,
+    Measured,
     board_layout,
     board_scalars,
     heat_maps,
     worst_layers,
 )
+from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, append
 
-SCALARS = "scalars.jsonl"  # one line per logged step
 JOURNAL = "log.txt"
 
 
@@ -38,22 +35,28 @@ class Logs:
             step is there twice.
         steps: where it will end.
         spectra: those that will be logged, by the networks' short names.
+        attempt: the present one; alarms of earlier ones stay in the record.
     """
 
     def __init__(
-        self, folder: Path, step: int, steps: int, spectra: Mapping[str, Spectrum]
+        self,
+        folder: Path,
+        step: int,
+        steps: int,
+        spectra: Mapping[str, Spectrum],
+        attempt: int = 0,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # optional at heart, and slow to import
 
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (SCALARS, SPECTRA, JOURNAL) if step == 0 else ():
+        for name in (SCALARS, SPECTRA, COLLAPSE, JOURNAL) if step == attempt == 0 else ():
             if (folder / name).exists():  # of a run that lost its checkpoints, or never had one
                 (folder / name).replace(folder / f"{name}.old")
         for name in (SCALARS, SPECTRA):
             _cut(folder / name, lambda line: int(json.loads(line)["step"]), step)
+        _cut(folder / COLLAPSE, partial(_alarm_step, attempt=attempt), step)
         _cut(folder / JOURNAL, _journal_step, step)
-        self._spectra = _last_spectra(folder / SPECTRA)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         self.board.add_custom_scalars(board_layout(spectra))
         self.terminal = sys.stderr.isatty()
@@ -82,7 +85,8 @@ class Logs:
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
         self.board.add_scalar("speed/images_per_second", images_per_second, step)
-        self._record(SCALARS, {"step": step, **values, "images_per_second": images_per_second})
+        record = {"step": step, **values, "images_per_second": images_per_second}
+        append(self.folder / SCALARS, record)
         shown = " ".join(f"{name} {value:+.3f}" for name, value in values.items())
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix_str(shown)
@@ -99,31 +103,42 @@ class Logs:
         """What an evaluation found."""
         for name, value in scores.items():
             self.board.add_scalar(f"evaluation/{name}", value, step)
-        self._record(SCALARS, {"step": step, **{f"evaluation/{k}": v for k, v in scores.items()}})
+        named = {f"evaluation/{name}": value for name, value in scores.items()}
+        append(self.folder / SCALARS, {"step": step, **named})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.say(f"step {step:>7}/{self.steps}  evaluation: {shown}")
 
-    def spectra(
-        self, step: int, now: Sigmas, bound: LipschitzBound, growth: float, draw: bool = True
-    ) -> None:
-        """Singular values: curves, a table of the worst layers, and alarms, which are sounded where
-        a sigma_0 is more than `growth` times that of the measurement before. Heat-maps if asked,
-        and with every alarm."""
-        found = alarms(self._spectra, now, growth)
-        self._spectra = now
+    def spectra(self, step: int, now: Measured, bound: LipschitzBound, draw: bool = True) -> None:
+        """Singular values: curves, a table of the worst layers, and heat-maps if asked."""
         lipschitz = {**bound.layers, "total": bound.total}
-        record = {"step": step, **now, "lipschitz": lipschitz, "alarms": found}
-        self._record(SPECTRA, record)
-        for name, value in board_scalars(now, bound).items():
+        record = {"step": step, **now.sigmas, "lengths": now.lengths, "lipschitz": lipschitz}
+        append(self.folder / SPECTRA, record)
+        for name, value in board_scalars(now.sigmas, bound).items():
             self.board.add_scalar(name, value, step)
-        self.board.add_scalar("alarms/number", len(found), step)
-        self.board.add_text("spectra/worst_layers", worst_layers(now), step)
-        for text in found:
-            self.say(f"step {step:>7}/{self.steps}  ALARM: {text}")
-        if found:
-            self.board.add_text("alarms", "\n".join(f"- {text}" for text in found), step)
-        for name, picture in heat_maps(self.folder).items() if draw or found else ():
+        self.board.add_text("spectra/worst_layers", worst_layers(now.sigmas), step)
+        if draw:
+            self._draw_spectra(step)
+
+    def _draw_spectra(self, step: int) -> None:
+        for name, picture in heat_maps(self.folder).items():
             self.picture(step, name, picture)
+
+    def signs(self, step: int, levels: Mapping[str, float]) -> None:
+        """How near each sign of collapse is to an alarm, which is at 1."""
+        for name, level in levels.items():
+            self.board.add_scalar(f"collapse/{name}", level, step)
+
+    def alarm(self, alarm: Record) -> None:
+        """An alarm, with its evidence: in the record, on the board, and to whoever reads along."""
+        step = alarm["step"]
+        append(self.folder / COLLAPSE, {"event": "alarm", **alarm})
+        self.say(
+            f"step {step:>7}/{self.steps}  ALARM, {alarm['channel']}: {alarm['reason']}; "
+            f"calm until step {alarm['since']}; to do: {alarm['action']}"
+        )
+        self.board.add_text("collapse/alarms", f"{alarm['channel']}: {alarm['reason']}", step)
+        if (self.folder / SPECTRA).exists():
+            self._draw_spectra(step)
 
     def picture(self, step: int, name: str, pixels: Pixels) -> None:
         """An image for TensorBoard, and the newest of its name as a PNG in the run's folder."""
@@ -131,10 +146,6 @@ class Logs:
         path = self.folder / "pictures" / f"{name.replace('/', '_')}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(path)
-
-    def _record(self, name: str, document: Mapping[str, object]) -> None:
-        with (self.folder / name).open("a") as file:
-            file.write(json.dumps(document) + "\n")
 
     def _remaining(self, step: int) -> str:
         since, first = self._begun
@@ -150,13 +161,10 @@ def _journal_step(line: str) -> int:
     return int(found) if found.isdigit() else 0
 
 
-def _last_spectra(path: Path) -> Sigmas | None:
-    """What was measured last; None before the first time."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    if not lines:
-        return None
-    record = json.loads(lines[-1])
-    return {network: record[network] for network in ("G", "D")}
+def _alarm_step(line: str, attempt: int) -> int:
+    """The step of an alarm of this attempt; what happened before it belongs to every step."""
+    record = json.loads(line)
+    return int(record["step"]) if (record["event"], record["attempt"]) == ("alarm", attempt) else 0
 
 
 def _cut(path: Path, step_of: Callable[[str], int], last: int) -> None:
@@ -174,11 +182,3 @@ def _whole_lines(path: Path) -> Iterable[str]:
         for line in file:
             if line.endswith("\n"):
                 yield line
-
-
-def mean_over_ranks(values: Mapping[str, Tensor], ranks: int) -> dict[str, float]:
-    """Scalars of this rank -> their mean over all. Every rank must call it."""
-    stacked = torch.stack(list(values.values()))
-    if ranks > 1:
-        torch.distributed.all_reduce(stacked)
-    return dict(zip(values, (stacked / ranks).tolist(), strict=True))

@@ -1,47 +1,78 @@
-"""The spectra of both networks as people see them: measured, judged, written down and drawn."""
+"""The spectra of both networks as people see them: measured, written down and drawn."""
 
-import json
 import math
 import re
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from biggan_sn.evaluation.pictures import Pixels, heat_map
 from biggan_sn.models.bound import LipschitzBound
 from biggan_sn.nn.spectrum import Spectrum
+from biggan_sn.training import records
 
-SPECTRA = "spectra.jsonl"  # one line per measurement: network -> layer -> sigmas
 HEAT_MAP_COLUMNS = 400  # the newest measurements shown
 WORST = 10  # layers in the table
 
 Sigmas = dict[str, dict[str, list[float]]]  # network (G, D) -> layer -> sigma_0, sigma_1, ...
 
 
-def measure(spectra: Mapping[str, Spectrum]) -> Sigmas:
-    """The singular values of all raw weights: 0 past the rank of a weight, nan where it is not
-    finite. Every process must call it."""
-    return {
-        network: dict(zip(spectrum.layers, spectrum.known().sigmas.float().tolist(), strict=True))
-        for network, spectrum in spectra.items()
-    }
+class Measured(NamedTuple):
+    """What is known of all raw weights: singular values, 0 past the rank of a weight and nan where
+    it is not finite; and Frobenius norms, by network and layer."""
+
+    sigmas: Sigmas
+    lengths: dict[str, dict[str, float]]
+
+    def sizes(self) -> dict[str, float]:
+        """What may explode: sigma_0, sigma_0 / sigma_1 and the Frobenius norm of each weight; the
+        ratio is nan where there is no sigma_1."""
+        found = {}
+        for network, layers in self.sigmas.items():
+            for layer, sigmas in layers.items():
+                name = f"{network} {layer}"
+                found[f"{name}: sigma_0"] = sigmas[0]
+                found[f"{name}: sigma_0 / sigma_1"] = _ratio(sigmas)
+                found[f"{name}: Frobenius norm"] = self.lengths[network][layer]
+        return found
+
+    def not_finite(self) -> list[str]:
+        """Names of the weights that are not."""
+        return [
+            f"{network} {layer}"
+            for network, layers in self.lengths.items()
+            for layer, length in layers.items()
+            if not math.isfinite(length)
+        ]
 
 
-def alarms(before: Sigmas | None, now: Sigmas, growth: float) -> list[str]:
-    """What a person should look at: weights that are not finite, and those whose sigma_0 is more
-    than `growth` times what it was at the measurement before."""
-    found = []
-    for network, layers in now.items():
-        for layer, (top, *_) in layers.items():
-            earlier = before[network][layer][0] if before else top
-            if not math.isfinite(top):
-                found.append(f"{network} {layer}: the weight is not finite")
-            elif top > growth * earlier > 0:
-                found.append(f"{network} {layer}: sigma_0 grew from {earlier:.3g} to {top:.3g}")
-    return found
+def on_device(spectra: Mapping[str, Spectrum]) -> Tensor:
+    """The numbers of `Measured` in one vector. Every process must call it."""
+    parts = [t for s in spectra.values() for t in (s.known().sigmas.flatten(), s.lengths())]
+    return torch.cat([part.double() for part in parts])
+
+
+def on_host(spectra: Mapping[str, Spectrum], numbers: Iterator[float]) -> Measured:
+    """What `on_device` made, by name."""
+    measured = Measured({}, {})
+    for network, spectrum in spectra.items():
+        measured.sigmas[network] = {
+            layer: list(islice(numbers, spectrum.values)) for layer in spectrum.layers
+        }
+        measured.lengths[network] = dict(zip(spectrum.layers, numbers, strict=False))
+    return measured
+
+
+def measure(spectra: Mapping[str, Spectrum]) -> Measured:
+    """All raw weights now. Every process must call it."""
+    return on_host(spectra, iter(on_device(spectra).tolist()))
 
 
 def worst_layers(now: Sigmas) -> str:
@@ -125,14 +156,14 @@ def _log10(value: float) -> float:
 def heat_maps(folder: Path) -> dict[str, Pixels]:
     """By name, pictures of layers x time of each network over the run so far: log10 of sigma_0 and
     of sigma_0 / sigma_1. Steps with alarms are marked."""
-    with (folder / SPECTRA).open() as file:
-        records = [json.loads(line) for line in file.readlines()[-HEAT_MAP_COLUMNS:]]
-    marks = [number for number, record in enumerate(records) if record["alarms"]]
-    steps = (records[0]["step"], records[-1]["step"])
+    found = records.read(folder / records.SPECTRA)[-HEAT_MAP_COLUMNS:]
+    steps = [record["step"] for record in found]
+    alarms = [bisect_left(steps, alarm["step"]) for alarm in records.alarms(folder)]
+    marks = [column for column in alarms if column < len(steps)]
     pictures = {}
     for network in ("G", "D"):
-        layers = list(records[-1][network])
-        history = np.array([[record[network][layer][:2] for record in records] for layer in layers])
+        layers = list(found[-1][network])
+        history = np.array([[record[network][layer][:2] for record in found] for layer in layers])
         top, second = history[..., 0], history[..., 1]
         several = ~(second == 0).all(1)  # a weight of one row has no sigma_1
         names = [layer for layer, keep in zip(layers, several, strict=True) if keep]
@@ -143,6 +174,6 @@ def heat_maps(folder: Path) -> dict[str, Pixels]:
             ("log10_sigma0", "log10 sigma_0", layers, level),
             ("log10_ratio", "log10 sigma_0 / sigma_1", names, ratio),
         ):
-            picture = heat_map(values, rows, f"{network}: {title}", *steps, marks)
+            picture = heat_map(values, rows, f"{network}: {title}", steps[0], steps[-1], marks)
             pictures[f"spectra/{network}_{name}"] = picture
     return pictures

@@ -10,12 +10,13 @@ from biggan_sn.checkpoint import (
     CheckpointError,
     Checkpoints,
     load_state,
+    step_of,
     write_whole,
 )
+from biggan_sn.training import records
 
 ATTEMPTS = "attempts"  # folder of a run where what was given up is kept
-RECORD = "rollbacks.jsonl"  # one line per rollback
-LOGS = ("scalars.jsonl", "spectra.jsonl", "log.txt")
+LOGS = (records.SCALARS, records.SPECTRA, "log.txt")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def roll_back(
         CheckpointError: there is no such checkpoint, or one cannot be read.
     """
     checkpoints = Checkpoints(run / "checkpoints")
-    there = {int(path.name.removeprefix("step_")): path for path in checkpoints.all()}
+    there = {step_of(path): path for path in checkpoints.all()}
     if step not in there:
         steps = ", ".join(str(known) for known in there) or "none"
         raise CheckpointError(f"{run}: no checkpoint of step {step}; there are {steps}")
@@ -72,7 +73,26 @@ def roll_back(
     write_whole(there[step] / STATE_NAME, json.dumps(state, indent=1).encode())
     checkpoints.give_up_after(step, kept)
     done = Rollback(step, given_up, attempt, kept)
-    with (run / RECORD).open("a") as record:
-        line = {"from": done.given_up, "to": step, "attempt": attempt, "reason": reason}
-        record.write(json.dumps(line) + "\n")
+    line = {"event": "rollback", "from": given_up, "to": step, "attempt": attempt, "reason": reason}
+    records.append(run / records.COLLAPSE, line)
     return done
+
+
+def way_back(run: Path, step: int, since: int) -> int | None:
+    """The step of the checkpoint to go back to: the newest from before the first sign of trouble,
+    but older than one from which the run was carried on before and got no further.
+
+    Args:
+        run: its folder.
+        step: where the run is.
+        since: the last step at which all was calm.
+
+    Returns:
+        None where none is from before; the oldest of them where all came to nothing before.
+    """
+    there = [step_of(path) for path in Checkpoints(run / "checkpoints").all()]
+    healthy = [known for known in there if known <= since]
+    newest = since
+    if (before := records.rollbacks(run)) and step <= before[-1]["from"]:
+        newest = before[-1]["to"] - 1
+    return max((known for known in healthy if known <= newest), default=min(healthy, default=None))

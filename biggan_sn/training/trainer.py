@@ -1,45 +1,47 @@
 """Carries a run on from its newest checkpoint, and keeps it going until its end."""
 
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
+from shlex import quote
 from typing import Any
 
-from torch import Tensor
-
-from biggan_sn.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    load_network,
-    load_state,
-    load_tensors,
-)
+from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state
+from biggan_sn.collapse.detector import Alarm
 from biggan_sn.config import Config
-from biggan_sn.config_io import to_dict
+from biggan_sn.config_io import after_rollbacks, changes, to_dict
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.evaluation.scorers import evaluate
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
-from biggan_sn.training.build import build, training_latents
-from biggan_sn.training.logs import Logs, mean_over_ranks
-from biggan_sn.training.monitor import measure
-from biggan_sn.training.rollback import roll_back
+from biggan_sn.training.build import build
+from biggan_sn.training.logs import Logs
+from biggan_sn.training.rollback import roll_back, way_back
+from biggan_sn.training.saving import integers_of, restore, tensors_of
+from biggan_sn.training.stopping import Stopping
+from biggan_sn.training.watch import Seen, Watch
 from biggan_sn.training.world import World
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CONSEQUENCES = ("stop", "rollback")  # actions that end what is being played; the graver last
 
 
-INTEGERS = ("step", "position", "attempt")
+class CollapseError(RuntimeError):
+    """The run collapsed.
 
+    Args:
+        message: what was seen.
+        action: what is to be done, as in the config.
+        since: the last step at which all was calm; -1 where another process knows.
+    """
 
-class DivergenceError(RuntimeError):
-    """The losses are not finite any more."""
+    def __init__(self, message: str, action: str, since: int) -> None:
+        super().__init__(message)
+        self.action = action
+        self.since = since
 
 
 class Trainer:
@@ -60,49 +62,59 @@ class Trainer:
         self.folder = folder
         self.world = world
         self.index = open_dataset(config.data)
-        self.play = build(config, world)
-        self.networks = {"G": self.play.g.network, "D": self.play.d.network}
-        self.spectra = {
-            "G": self.play.g_constraint.spectrum,
-            "D": self.play.d_constraint.spectrum,
-        }
         keep = config.checkpoint
-        self.checkpoints = Checkpoints(folder / "checkpoints", keep.keep, keep.keep_best)
-        self.step = 0
-        self.position = 0
-        self.attempt = 0
-        self._stop = False
-        self.resumed = self.checkpoints.newest()
-        if self.resumed:
-            self._restore(self.resumed)
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints", keep.keep, keep.keep_best, keep.every, keep.keep_spaced
+        )
+        self.stopping = Stopping()
+        self._set_up(self.checkpoints.newest())
         if not world.agree(self.step):
             raise CheckpointError(
                 f"{folder}: the processes do not find the same checkpoint there; "
                 "it must be a folder that all nodes share"
             )
 
+    def _set_up(self, checkpoint: Path | None) -> None:
+        """Both players and all around them, fresh or as a checkpoint has them."""
+        self.resumed = checkpoint
+        self.step, self.position, self.attempt = 0, 0, 0
+        if checkpoint:
+            state = load_state(checkpoint)
+            self.step, self.position, self.attempt = integers_of(checkpoint, state)
+            self._check(checkpoint, state)
+        config = after_rollbacks(self.config, self.attempt)
+        self.play = build(config, self.world, self.attempt)
+        self.networks = {"G": self.play.g.network, "D": self.play.d.network}
+        self.spectra = {
+            "G": self.play.g_constraint.spectrum,
+            "D": self.play.d_constraint.spectrum,
+        }
+        self.watch = Watch(config, self.play, self.spectra, self.world)
+        if checkpoint:
+            restore(checkpoint, self.play, self.spectra, self.watch.detector)
+
     def run(self) -> bool:
         """Trains to the end; True if it got there, False if it was told to stop before.
 
         Raises:
             ValueError: an image cannot be read.
-            DivergenceError: the losses are not finite any more.
+            CollapseError: the run collapsed, and cannot or must not go back.
         """
-        with self._stopping_on_signals():
+        with self.stopping:
             while True:
                 try:
                     self._play_on()
                     return self.step == self.config.steps
-                except DivergenceError as error:
-                    if not self._go_back(str(error)):
-                        raise
+                except CollapseError as error:
+                    if not self._go_back(error):
+                        raise self._farewell(error) from error
 
     def _play_on(self) -> None:
         """From here to the end, or to where it was told to stop."""
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
         logs = None
         if self.world.leads:
-            logs = Logs(self.folder, self.step, self.config.steps, self.spectra)
+            logs = Logs(self.folder, self.step, self.config.steps, self.spectra, self.attempt)
         reals = loader.batches(
             self.position,
             self.config.batch_size,
@@ -111,30 +123,45 @@ class Trainer:
             self.play.d.microbatch,
         )
         try:
+            self.watch.start(self.step)
             self._greet(logs)
+            if not self.resumed:
+                self._save(None)  # a disk that is full says so now, and there is a way back
             self._loop(reals, logs)
         finally:
             loader.close()
+            self.watch.close()
             if logs:
                 logs.close()
 
-    def _go_back(self, reason: str) -> bool:
+    def _go_back(self, error: CollapseError) -> bool:
         """To an earlier checkpoint, where the config and what there is allow it. All processes
-        come here together, for they share the losses that are not finite."""
-        there = self.checkpoints.all()
-        if self.attempt >= self.config.collapse.rollbacks or not there:
+        come here together; the leading one says where to."""
+        if error.action != "rollback" or self.attempt >= self.config.collapse.rollbacks:
             return False
-        # The newest came to nothing before: the trouble may be in it already.
-        again = self.resumed == there[-1] and self.attempt > 0 and len(there) > 1
-        target = there[-2] if again else there[-1]
-        self.world.wait()  # until all have looked
+        target = way_back(self.folder, self.step, error.since) if self.world.leads else None
+        (step,) = self.world.most(-1 if target is None else target)
+        if step < 0:
+            return False
         if self.world.leads:
-            step = int(target.name.removeprefix("step_"))
-            roll_back(self.folder, step, reason, (self.step, self.position))
+            roll_back(self.folder, int(step), str(error), (self.step, self.position))
         self.world.wait()
-        self.resumed = target
-        self._restore(target)
+        del self.play, self.networks, self.spectra, self.watch  # before there are two of each
+        self._set_up(self.checkpoints.newest())
         return True
+
+    def _farewell(self, error: CollapseError) -> CollapseError:
+        """The error again, with what a person may do now."""
+        there = way_back(self.folder, self.step, error.since) if self.world.leads else None
+        advice = "there is no checkpoint from before"
+        if there is not None:
+            advice = f"to go back: biggan-sn rollback {quote(str(self.folder))} --to {there}"
+        times = f" after {self.attempt} rollbacks" if self.attempt else ""
+        message = (
+            f"{error}: the run collapsed{times} and stops; {advice}. Lower learning rates, or "
+            "constraints on both networks, may help"
+        )
+        return CollapseError(message, error.action, error.since)
 
     def _loop(self, reals: Iterator[Batch], logs: Logs | None) -> None:
         images_per_step = self.config.d_steps * self.config.batch_size
@@ -143,36 +170,37 @@ class Trainer:
             scalars = self.play(self.step, reals)
             self.step += 1
             self.position += images_per_step
-            stopping = self._told_to_stop()
+            told = self.stopping.told  # once: a signal may come at any time
+            alone = self.world.ranks == 1  # of many, all must know before one may stop
             logging = self._due(self.config.logs.every)
-            saving = stopping or any(
-                self._due(section.every)
-                for section in (self.config.checkpoint, self.config.evaluation)
-            )
-            if logging or saving:
-                means = self._finite(scalars)
+            saving = self._saving() or (told and alone)
+            measuring = saving or self._due(self.config.monitor.every)
+            if not (logging or measuring or self.watch.due(self.step)):
+                continue
+            # Measured before they are saved: the losses do not know yet what the update has done.
+            seen = self.watch.see(self.step, scalars, measuring)
+            if lost := self.watch.lost(seen):  # all processes see the same numbers
+                self._act([lost], told, logs)
             if logging:
                 speed = images_per_step * (self.step - last) / (time.monotonic() - clock)
                 if logs:
-                    logs.scalars(self.step, means, speed)
+                    logs.scalars(self.step, seen.losses | seen.probed, speed)
                 clock, last = time.monotonic(), self.step
-            self._look(logs)
+            self._show(seen, logs)
             score = self._evaluate(logs)
-            if saving:
+            stopping = self._act(self._judge(seen, score, logs), told, logs)
+            if saving or stopping:
                 self._save(score)
             if stopping:
                 return
 
+    def _saving(self) -> bool:
+        sections = (self.config.checkpoint, self.config.evaluation)
+        return any(self._due(section.every) for section in sections)
+
     def _due(self, every: int) -> bool:
         """At every `every`-th step and at the last; never if `every` is 0."""
         return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
-
-    def _told_to_stop(self) -> bool:
-        """Whether any process was. Many processes ask one another only when they log, for asking
-        makes the host wait for the device."""
-        if self.world.ranks > 1 and not self._due(self.config.logs.every):
-            return False
-        return self.world.any(self._stop)
 
     def _greet(self, logs: Logs | None) -> None:
         if logs is None:
@@ -189,31 +217,48 @@ class Trainer:
             f"G {sizes['G']:.2f}M and D {sizes['D']:.2f}M parameters, "
             f"{self.world.ranks} x {self.world.device.type}, {self.config.precision}"
         )
+        if changed := changes(self.config, after_rollbacks(self.config, self.attempt)):
+            logs.say(f"changed by the rollback: {'; '.join(changed)}")
 
-    def _finite(self, scalars: dict[str, Tensor]) -> dict[str, float]:
-        """The means over all ranks. Raises DivergenceError, on every rank, rather than let a lost
-        run go on and save over its last good checkpoint."""
-        means = mean_over_ranks(scalars, self.world.ranks)
-        if lost := [name for name, value in means.items() if not math.isfinite(value)]:
-            newest = self.checkpoints.newest()
-            raise DivergenceError(
-                f"{lost[0]} is {means[lost[0]]} at step {self.step}: the run diverged and stops; "
-                f"its newest checkpoint is {newest.name if newest else 'none'}. Lower learning "
-                "rates, or constraints on both networks, may help"
-            )
-        return means
+    def _act(self, alarms: list[Alarm], told: bool, logs: Logs | None) -> bool:
+        """Writes alarms down, and whether any process was told to stop. Every process must call it,
+        for one message carries both.
 
-    def _look(self, logs: Logs | None) -> None:
-        """Spectra and sample grids. Spectra that nobody follows are searched now, by all ranks."""
-        if self._due(self.config.monitor.every):
-            sigmas = measure(self.spectra)
-            if logs:
-                discriminator = self.networks["D"]
-                assert isinstance(discriminator, Discriminator)
-                bound = estimate_bound(discriminator)
-                growth, draw = self.config.monitor.alarm_growth, self._due(self.config.logs.images)
-                logs.spectra(self.step, sigmas, bound, growth, draw)
-        if logs and self._due(self.config.logs.images):
+        Raises:
+            CollapseError: on every process, if an alarm is to have consequences.
+        """
+        if logs:
+            for alarm in alarms:
+                logs.alarm({"attempt": self.attempt, **asdict(alarm)})
+        grave = [alarm for alarm in alarms if alarm.action in CONSEQUENCES]
+        here = max((CONSEQUENCES.index(alarm.action) for alarm in grave), default=-1)
+        stopping, worst = self.world.most(told, here)
+        if worst >= 0:
+            reason = "; ".join(alarm.reason for alarm in grave) or "the first process saw why"
+            since = min((alarm.since for alarm in grave), default=-1)
+            raise CollapseError(f"step {self.step}: {reason}", CONSEQUENCES[int(worst)], since)
+        return bool(stopping)
+
+    def _judge(self, seen: Seen, score: float | None, logs: Logs | None) -> list[Alarm]:
+        """The alarms of this step; on the leading process, which alone knows the score."""
+        if logs is None:
+            return []
+        alarms = []
+        if self.watch.due(self.step):
+            alarms += self.watch.judge(seen)
+            logs.signs(self.step, self.watch.detector.levels)
+        if score is not None:
+            alarms += self.watch.judge_score(self.step, score)
+        return alarms
+
+    def _show(self, seen: Seen, logs: Logs | None) -> None:
+        """Spectra and sample grids."""
+        drawing = self._due(self.config.logs.images)
+        if logs and seen.weights and self._due(self.config.monitor.every):
+            discriminator = self.networks["D"]
+            assert isinstance(discriminator, Discriminator)
+            logs.spectra(self.step, seen.weights, estimate_bound(discriminator), drawing)
+        if logs and drawing:
             classes = range(min(self.config.logs.columns, self.config.data.num_classes))
             images, _ = draw_classes(
                 self.play.ema.generator(), classes, self.config.logs.rows, Sampling()
@@ -233,18 +278,7 @@ class Trainer:
 
     def _save(self, score: float | None) -> None:
         if self.world.leads:
-            tensors = {
-                "generator": self.play.g.network.state_dict(),
-                "discriminator": self.play.d.network.state_dict(),
-                "ema": self.play.ema.settled().state_dict(),
-                "generator_optimizer": self.play.g.state(),
-                "discriminator_optimizer": self.play.d.state(),
-                "spectra": {
-                    f"{network}/{name}": tensor
-                    for network, spectrum in self.spectra.items()
-                    for name, tensor in spectrum.state().items()
-                },
-            }
+            tensors = tensors_of(self.play, self.spectra, self.watch.detector)
             self.checkpoints.save(self.step, tensors, self._state(), score)
         self.world.wait()
 
@@ -252,59 +286,17 @@ class Trainer:
         return {
             "position": self.position,
             "attempt": self.attempt,
+            "signs": self.watch.detector.shown(),
             "config": to_dict(self.config),
             "classes": self.index.classes,
             "data": self.index.fingerprint,
         }
 
-    def _restore(self, path: Path) -> None:
-        state = load_state(path)
-        step, position, attempt = (_whole_number(path, state, name) for name in INTEGERS)
-        data = state.get("data")
-        if data != self.index.fingerprint:
+    def _check(self, path: Path, state: dict[str, Any]) -> None:
+        """Raises CheckpointError unless this run can go on from a checkpoint with this state."""
+        if state.get("data") != self.index.fingerprint:
             raise CheckpointError(
                 f"{path}: the run was trained on other shards than those of {self.index.root}"
             )
-        if step > self.config.steps:
+        if self.step > self.config.steps:
             raise CheckpointError(f"{path} is past the end: steps is {self.config.steps}")
-        load_network(self.play.g.network, path, "generator")
-        load_network(self.play.d.network, path, "discriminator")
-        load_network(self.play.ema.network, path, "ema")
-        for name, load in (
-            ("generator_optimizer", self.play.g.load_state),
-            ("discriminator_optimizer", self.play.d.load_state),
-            ("spectra", self._load_spectra),
-        ):
-            tensors = load_tensors(path, name)
-            try:
-                load(tensors)
-            except ValueError as error:
-                raise CheckpointError(f"{path / name}.safetensors: {error}") from error
-        self.step, self.position, self.attempt = step, position, attempt
-        self.play.latents = training_latents(self.config, attempt)
-
-    def _load_spectra(self, state: dict[str, Tensor]) -> None:
-        for network, spectrum in self.spectra.items():
-            mine = {n: t for n, t in state.items() if n.startswith(f"{network}/")}
-            spectrum.load_state({n.removeprefix(f"{network}/"): t for n, t in mine.items()})
-
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop = True
-
-        before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _whole_number(path: Path, state: dict[str, Any], name: str) -> int:
-    number = state.get(name)
-    if not isinstance(number, int):
-        raise CheckpointError(f"{path}: its state lacks the {name}")
-    return number

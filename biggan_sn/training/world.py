@@ -34,21 +34,18 @@ class World:
         """Whether this process writes what a job writes once."""
         return self.rank == 0
 
-    def any(self, here: bool) -> bool:
-        """Whether it is so on any process. Every process must call it."""
+    def most(self, *numbers: float) -> list[float]:
+        """The largest of each number over all processes. Every process must call it."""
         if self.ranks == 1:
-            return here
-        flag = torch.tensor(float(here), device=self.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+            return list(numbers)
+        ours = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(ours, op=dist.ReduceOp.MAX)
+        return ours.tolist()
 
     def agree(self, number: int) -> bool:
         """Whether all processes have the same number. Every process must call it."""
-        if self.ranks == 1:
-            return True
-        ends = torch.tensor([number, -number], device=self.device)
-        dist.all_reduce(ends, op=dist.ReduceOp.MAX)
-        return bool(ends[0] == -ends[1])
+        most, least = self.most(number, -number)
+        return most == -least
 
     @contextmanager
     def holding(self, folder: Path) -> Iterator[None]:

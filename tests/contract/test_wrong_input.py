@@ -339,7 +339,7 @@ def test_corrupt_state(make, run, verb, text):
 
 
 @pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
-@pytest.mark.parametrize("version", [0, 2, 4, "3", None])
+@pytest.mark.parametrize("version", [0, 3, 5, "4", None])
 def test_foreign_version(make, run, verb, version):
     state = json.loads((run / STEP / "state.json").read_text())
     (run / STEP / "state.json").write_text(json.dumps({**state, "version": version}))

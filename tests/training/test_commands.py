@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import biggan_sn
+from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
 from biggan_sn.config_io import to_dict
 from biggan_sn.training.world import World
@@ -62,11 +63,12 @@ def test_a_run_that_diverges_stops_before_it_saves_over_a_good_checkpoint(run, c
     weights = load_file(state)
     weights["conv.bias"] += torch.nan
     save_file(weights, state)
-    assert main(["train", "--run_dir", str(run), "--steps", "50", "--checkpoint.every", "1"]) == 1
+    options = ["--steps", "50", "--checkpoint.every", "1", "--collapse.rollbacks", "0"]
+    assert main(["train", "--run_dir", str(run), *options]) == 1
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
-    assert "nan at step 3" in line
-    assert "newest checkpoint is step_00000002" in line
-    assert [path.name for path in (run / "checkpoints").glob("step_*")] == ["step_00000002"]
+    assert "step 3: d_loss is nan: the run collapsed" in line
+    assert f"to go back: biggan-sn rollback {run} --to 2" in line
+    assert Checkpoints(run / "checkpoints").newest().name == "step_00000002"
 
 
 def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):

@@ -14,8 +14,10 @@ from biggan_sn.checkpoint import Checkpoints, load_state, load_tensors
 from biggan_sn.cli import main
 from biggan_sn.config import CheckpointConfig, CollapseConfig
 from biggan_sn.config_io import to_dict
+from biggan_sn.nn.matrices import raw_weight
+from biggan_sn.training import records as kept
 from biggan_sn.training.rollback import roll_back
-from biggan_sn.training.trainer import DivergenceError, Trainer
+from biggan_sn.training.trainer import CollapseError, Trainer
 from biggan_sn.training.world import World
 
 
@@ -26,7 +28,7 @@ def config(small_config):
 
 @pytest.fixture
 def run(config, tmp_path):
-    """A finished run of 6 steps with checkpoints at 2, 4 and 6."""
+    """A finished run of 6 steps with checkpoints at 0, 2, 4 and 6."""
     folder = tmp_path / "run"
     Trainer(config, folder, World()).run()
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
@@ -39,6 +41,10 @@ def steps_of(folder):
 
 def records(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rollbacks(folder):
+    return [(record["from"], record["to"]) for record in kept.rollbacks(folder)]
 
 
 def weights(folder):
@@ -55,7 +61,7 @@ def test_the_run_goes_on_from_there_another_way_and_with_new_images(run, config)
     images = config.d_steps * config.batch_size
     done = roll_back(run, 2, "a test")
     assert (done.step, done.given_up, done.attempt) == (2, 6, 1)
-    assert steps_of(run) == [2]
+    assert steps_of(run) == [0, 2]
     trainer = Trainer(config, run, World())
     assert (trainer.step, trainer.position, trainer.attempt) == (2, 6 * images, 1)
     assert trainer.run()
@@ -95,8 +101,11 @@ def test_nothing_is_lost(run):
     assert load_state(done.kept / "step_00000006")["step"] == 6
     for name, contents in before.items():
         assert (done.kept / name).read_bytes() == contents
-    (record,) = records(run / "rollbacks.jsonl")
-    assert record == {"from": 6, "to": 2, "attempt": 1, "reason": "sigma_0 exploded"}
+    (record,) = kept.rollbacks(run)
+    reason = "sigma_0 exploded"
+    assert record == {
+        "event": "rollback", "from": 6, "to": 2, "attempt": 1, "reason": reason
+    }  # fmt: skip
     assert (run / "checkpoints" / "latest").resolve().name == "step_00000002"
 
 
@@ -118,7 +127,7 @@ def test_a_rollback_that_was_cut_short_can_be_done_again(run, config, monkeypatc
             roll_back(run, 2, "a test")
     Trainer(config, run, World())
     done = roll_back(run, 2, "a test")
-    assert steps_of(run) == [2]
+    assert steps_of(run) == [0, 2]
     assert done.attempt == 1
     state = load_state(run / "checkpoints" / "step_00000002")
     assert state["position"] == 6 * config.d_steps * config.batch_size
@@ -130,7 +139,7 @@ def test_by_hand(run, capsys):
     assert main(["train", "--run_dir", str(run)]) == 0
     assert "goes on from step_00000004, attempt 1" in capsys.readouterr().out
     assert main(["rollback", str(run), "--to", "3"]) == 2
-    assert f"{run}: no checkpoint of step 3; there are 2, 4, 6" in capsys.readouterr().err
+    assert f"{run}: no checkpoint of step 3; there are 0, 2, 4, 6" in capsys.readouterr().err
     with World().holding(run):
         assert main(["rollback", str(run), "--to", "4"]) == 2
     assert "another job is training there" in capsys.readouterr().err
@@ -139,20 +148,27 @@ def test_by_hand(run, capsys):
 
 
 def test_inspect_shows_checkpoints_alarms_rollbacks_and_the_worst_layers(run, capsys):
+    state_of = run / "checkpoints" / "step_00000002" / "state.json"
+    state = json.loads(state_of.read_text()) | {"signs": {"explosion": 0.1, "fid_rise": 0.72}}
+    state_of.write_text(json.dumps(state))
     roll_back(run, 4, "FID turned up")
     with (run / "spectra.jsonl").open("a") as file:
         record = records(run / "spectra.jsonl")[-1]
-        record |= {"step": 8, "alarms": ["G conv: sigma_0 grew from 1 to 3"]}
+        record |= {"step": 8}
         record["G"]["conv"] = [9.0, 1.0, 0.5]
         file.write(json.dumps(record) + '\n{"step": 9, "G"')  # a kill cut the last line short
+    alarm = {"event": "alarm", "attempt": 1, "step": 8, "channel": "explosion", "since": 7}
+    kept.append(run / kept.COLLAPSE, {**alarm, "reason": "G conv: sigma_0 grew from 1 to 3"})
     capsys.readouterr()
     assert main(["inspect", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith(("| 2", "| 4", "| 6"))] == [
-        "| 2 | 0 |  |  |",
-        "| 4 | 1 |  | latest |",
+    rows = [line.split(" |") for line in lines if line.startswith(("| 2", "| 4", "| 6"))]
+    assert [(row[0], row[1], row[4].strip()) for row in rows] == [
+        ("| 2", " 0", ""),
+        ("| 4", " 1", "latest"),
     ]
-    assert "- step 8: G conv: sigma_0 grew from 1 to 3" in lines
+    assert rows[0][3] == " fid_rise at 72%"
+    assert ("- step 8, explosion: G conv: sigma_0 grew from 1 to 3; calm until step 7") in lines
     assert "- from step 6 to 4, attempt 1: FID turned up" in lines
     table = lines.index("## Largest sigma_0 / sigma_1 at step 8")
     assert lines[table + 4] == "| G | conv | 9 | 9 | 1 |"
@@ -194,7 +210,7 @@ def train_with(config, folder, when, monkeypatch):
 
 @pytest.fixture
 def going_back(config):
-    return replace(config, collapse=CollapseConfig(rollbacks=2))
+    return replace(config, collapse=CollapseConfig(every=2, rollbacks=2))
 
 
 def test_a_run_that_diverges_goes_back_by_itself_and_ends(going_back, tmp_path, monkeypatch):
@@ -202,10 +218,10 @@ def test_a_run_that_diverges_goes_back_by_itself_and_ends(going_back, tmp_path, 
     assert (trainer.step, trainer.attempt) == (6, 1)
     images = going_back.d_steps * going_back.batch_size
     assert trainer.position == (5 + 2) * images, "step 5 diverged; steps 5 and 6 saw new images"
-    (record,) = records(tmp_path / "rollbacks.jsonl")
+    (record,) = kept.rollbacks(tmp_path)
     assert (record["from"], record["to"]) == (5, 4)
-    assert "nan at step 5" in record["reason"]
-    assert steps_of(tmp_path) == [2, 4, 6]
+    assert record["reason"] == "step 5: d_loss is nan"
+    assert steps_of(tmp_path) == [0, 2, 4, 6]
     assert [r["step"] for r in records(tmp_path / "scalars.jsonl")] == [1, 2, 3, 4, 5, 6]
     for part in weights(tmp_path):
         assert all(value.isfinite().all() for value in part.values())
@@ -213,16 +229,45 @@ def test_a_run_that_diverges_goes_back_by_itself_and_ends(going_back, tmp_path, 
 
 
 def test_what_diverges_again_goes_back_further_and_then_stops(going_back, tmp_path, monkeypatch):
-    with pytest.raises(DivergenceError):
+    with pytest.raises(CollapseError):
         train_with(going_back, tmp_path, lambda attempt, step: step == 4, monkeypatch)
-    assert [(r["from"], r["to"]) for r in records(tmp_path / "rollbacks.jsonl")] == [(5, 4), (5, 2)]
-    assert steps_of(tmp_path) == [2, 4], "saved again on the way"
+    assert rollbacks(tmp_path) == [(5, 4), (5, 2)]
+    assert steps_of(tmp_path) == [0, 2, 4], "saved again on the way"
 
 
-def test_it_stops_where_it_is_not_told_to_go_back(config, tmp_path, monkeypatch):
-    with pytest.raises(DivergenceError):
+@pytest.mark.parametrize(
+    "collapse",
+    [CollapseConfig(rollbacks=0), CollapseConfig(quality="stop"), CollapseConfig(quality="warn"),
+     CollapseConfig(quality="off", every=0)],
+    ids=["no rollbacks", "stop", "warn", "off"],
+)  # fmt: skip
+def test_it_stops_where_it_is_not_told_to_go_back(config, tmp_path, monkeypatch, collapse):
+    config = replace(config, collapse=collapse)
+    with pytest.raises(CollapseError, match=r"step 5: d_loss is nan.* rollback \S+ --to 4"):
         train_with(config, tmp_path, lambda *at: at == (0, 4), monkeypatch)
-    assert not (tmp_path / "rollbacks.jsonl").exists()
+    assert rollbacks(tmp_path) == []
+    assert steps_of(tmp_path) == [0, 2, 4]
+
+
+def test_weights_that_are_not_finite_are_not_saved(going_back, tmp_path, monkeypatch):
+    """An update breaks them after its losses were computed."""
+    config = replace(going_back, logs=replace(going_back.logs, every=100))
+    trainer = Trainer(config, tmp_path, World())
+    play = type(trainer.play).__call__
+
+    def broken(self, step, reals):
+        scalars = play(self, step, reals)
+        if (trainer.attempt, step) == (0, 3):
+            with torch.no_grad():
+                raw_weight(trainer.networks["G"].linear)[0, 0] = torch.inf
+        return scalars
+
+    monkeypatch.setattr(type(trainer.play), "__call__", broken)
+    trainer.run()
+    (record,) = kept.rollbacks(tmp_path)
+    assert (record["from"], record["to"]) == (4, 2)
+    assert record["reason"] == "step 4: the weight of G linear is not finite"
+    assert load_tensors(tmp_path / "checkpoints" / "step_00000004", "generator")
 
 
 def test_what_went_back_by_itself_is_what_a_fresh_process_would_be(
@@ -230,8 +275,8 @@ def test_what_went_back_by_itself_is_what_a_fresh_process_would_be(
 ):
     """Nothing of the lost attempt stays in memory."""
     went = train_with(going_back, tmp_path / "a", lambda *at: at == (0, 4), monkeypatch)
-    short = replace(going_back, collapse=CollapseConfig())
-    with pytest.raises(DivergenceError):
+    short = replace(going_back, collapse=CollapseConfig(every=2, rollbacks=0))
+    with pytest.raises(CollapseError):
         train_with(short, tmp_path / "b", lambda *at: at == (0, 4), monkeypatch)
     position = 5 * going_back.d_steps * going_back.batch_size
     roll_back(tmp_path / "b", 4, "by hand", (5, position))
@@ -262,4 +307,4 @@ def test_all_processes_go_back_together(going_back, tmp_path):
     assert found == also
     assert (found["step"], found["attempt"]) == (6, 1)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert len(records(tmp_path / "run" / "rollbacks.jsonl")) == 1
+    assert len(rollbacks(tmp_path / "run")) == 1

@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,8 +16,14 @@ from biggan_sn.evaluation.pictures import ALARM, RAMP
 from biggan_sn.models.bound import LipschitzBound
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.spectrum import Spectrum
+from biggan_sn.training import records
 from biggan_sn.training.logs import Logs
-from biggan_sn.training.monitor import MARGIN, alarms, measure, worst_layers
+from biggan_sn.training.monitor import MARGIN, Measured, measure, worst_layers
+
+ALARM_OF_G = {
+    "attempt": 0, "step": 15, "sign": "explosion", "channel": "explosion", "action": "warn",
+    "reason": "G conv: sigma_0 grew from 100 to 200", "since": 10, "levels": {"explosion": 1.2},
+}  # fmt: skip
 
 
 def log_a_few(folder):
@@ -27,7 +34,10 @@ def log_a_few(folder):
             "G": {"linear": [1.0, 0.9, 0.8], "conv": [10.0 * step, 1.0, 0.5]},
             "D": {"linear": [3.0, 0.0, 0.0], "embed": [2.0, 1.0, 1.0]},
         }
-        logs.spectra(step, sigmas, LipschitzBound({"head": 4.0}, 1000.0), growth=1.5)
+        lengths = {network: dict.fromkeys(sigmas[network], 2.0) for network in sigmas}
+        logs.spectra(step, Measured(sigmas, lengths), LipschitzBound({"head": 4.0}, 1000.0))
+        logs.signs(step, {"explosion": step / 20})
+    logs.alarm(ALARM_OF_G)
     logs.scores(20, {"fid": 3.5})
     logs.close()
 
@@ -70,7 +80,7 @@ def test_board_has_three_lines_per_layer_and_margins_that_exist(tmp_path):
     networks["D"] = torch.nn.Sequential(torch.nn.Embedding(10, 4))
     spectra = {short: Spectrum(network, 3) for short, network in networks.items()}
     logs = Logs(tmp_path, 0, 100, spectra)
-    logs.spectra(10, measure(spectra), LipschitzBound({"head": 4.0}, 1000.0), growth=1.5)
+    logs.spectra(10, measure(spectra), LipschitzBound({"head": 4.0}, 1000.0))
     logs.close()
     events = board(tmp_path)
     tags = events.Tags()["scalars"]
@@ -99,17 +109,20 @@ def test_board_has_margins_table_alarms_and_their_marks(tmp_path):
     assert events.Scalars("lipschitz/D/head")[0].value == 4.0
     table = text(events.Tensors("spectra/worst_layers/text_summary")[-1])
     assert table.splitlines()[2] == "| G | conv | 200 | 200 | 1 |"
-    (alarm,) = events.Tensors("alarms/text_summary")
-    assert alarm.step == 20
-    assert text(alarm) == "- G conv: sigma_0 grew from 100 to 200"
-    assert [event.value for event in events.Scalars("alarms/number")] == [0.0, 1.0]
-    assert "ALARM: G conv: sigma_0 grew from 100 to 200" in (tmp_path / "log.txt").read_text()
+    (alarm,) = events.Tensors("collapse/alarms/text_summary")
+    assert alarm.step == 15
+    assert text(alarm) == "explosion: G conv: sigma_0 grew from 100 to 200"
+    assert [event.value for event in events.Scalars("collapse/explosion")] == [0.5, 1.0]
+    line = "ALARM, explosion: G conv: sigma_0 grew from 100 to 200; calm until step 10; to do: warn"
+    assert line in (tmp_path / "log.txt").read_text()
+    (record,) = records.read(tmp_path / "collapse.jsonl")
+    assert record == {"event": "alarm", **ALARM_OF_G}
     for network in "GD":
         for name in ("log10_sigma0", "log10_ratio"):
-            first, second = events.Images(f"spectra/{network}_{name}")
-            red = [column_of_alarms(picture.encoded_image_string) for picture in (first, second)]
-            assert red[0] is None
-            assert red[1] is not None, "a vertical line at step 20"
+            *before, after = events.Images(f"spectra/{network}_{name}")
+            red = [column_of_alarms(picture.encoded_image_string) for picture in before]
+            assert red == [None, None]
+            assert column_of_alarms(after.encoded_image_string) is not None, "drawn at the alarm"
 
 
 def column_of_alarms(png):
@@ -119,16 +132,25 @@ def column_of_alarms(png):
     return red.argmax() if red.max() >= 13 else None  # the height of one row
 
 
-def test_alarms_compare_with_the_measurement_before_a_restart(tmp_path):
+def test_alarms_of_steps_that_will_be_played_again_are_dropped_those_of_other_attempts_not(
+    tmp_path,
+):
     log_a_few(tmp_path)
-    logs = Logs(tmp_path, 20, 100, {})
-    sigmas = {
-        "G": {"linear": [1.0, 0.9, 0.8], "conv": [301.0, 1.0, 0.5]},
-        "D": {"linear": [3.0, 0.0, 0.0], "embed": [2.0, 1.0, 1.0]},
-    }
-    logs.spectra(30, sigmas, LipschitzBound({}, 1.0), growth=1.5)
+    logs = Logs(tmp_path, 12, 100, {}, attempt=1)
     logs.close()
-    assert "ALARM: G conv: sigma_0 grew from 200 to 301" in (tmp_path / "log.txt").read_text()
+    assert records.alarms(tmp_path) == [{"event": "alarm", **ALARM_OF_G}]
+    logs = Logs(tmp_path, 12, 100, {}, attempt=0)
+    logs.close()
+    assert records.alarms(tmp_path) == []
+
+
+def test_alarms_before_a_rollback_stand_where_the_run_is_past_them(tmp_path):
+    alarm = {"event": "alarm", **ALARM_OF_G}
+    events = [alarm | {"step": 10}, alarm | {"step": 30}, {"event": "rollback", "to": 20}]
+    for event in [*events, alarm | {"step": 25}]:
+        records.append(tmp_path / records.COLLAPSE, event)
+    assert [record["step"] for record in records.alarms(tmp_path)] == [10, 25]
+    assert records.rollbacks(tmp_path) == [events[2]]
 
 
 def test_heat_map_shows_the_layer_that_explodes(tmp_path):
@@ -158,23 +180,28 @@ def test_monitor_measures_raw_weights_by_layer_name():
         "D": torch.nn.Sequential(torch.nn.Embedding(10, 4)),
     }
     now = measure({short: Spectrum(network, 3) for short, network in networks.items()})
+    sizes = now.sizes()
     for short, network in networks.items():
         weights = named_weights(network)
-        assert list(now[short]) == list(weights)
+        assert list(now.sigmas[short]) == list(weights)
         for layer, weight in weights.items():
             true = torch.linalg.svdvals(as_matrix(weight.detach()))[:3]
-            torch.testing.assert_close(torch.tensor(now[short][layer]), true, rtol=1e-3, atol=0)
+            found = torch.tensor(now.sigmas[short][layer])
+            torch.testing.assert_close(found, true, rtol=1e-3, atol=0)
+            assert sizes[f"{short} {layer}: sigma_0"] == found[0]
+            ratio = sizes[f"{short} {layer}: sigma_0 / sigma_1"]
+            assert ratio == pytest.approx(found[0] / found[1])
+            length = weight.detach().norm().item()
+            assert sizes[f"{short} {layer}: Frobenius norm"] == pytest.approx(length, rel=1e-6)
 
 
-def test_alarms_name_the_layer_and_what_it_did():
-    calm = {"G": {"a": [1.0, 0.5], "b": [2.0, 1.0]}, "D": {"c": [0.0, 0.0]}}
-    wild = {"G": {"a": [1.9, 0.5], "b": [4.1, 1.0]}, "D": {"c": [math.nan, math.nan]}}
-    assert alarms(None, calm, 2.0) == []
-    assert alarms(calm, calm, 2.0) == []
-    assert alarms(calm, wild, 2.0) == [
-        "G b: sigma_0 grew from 2 to 4.1",
-        "D c: the weight is not finite",
-    ]
+def test_weights_that_are_not_finite_are_named_and_the_others_measured():
+    networks = {"G": torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))}
+    with torch.no_grad():
+        networks["G"][0].weight[1, 2] = torch.nan
+    now = measure({"G": Spectrum(networks["G"], 3)})
+    assert now.not_finite() == ["G 0"]
+    assert math.isfinite(now.sigmas["G"]["1"][0])
 
 
 def test_table_puts_what_is_not_finite_first_then_the_largest_ratio():

@@ -1,0 +1,179 @@
+"""The signs of a collapse: what each reads in a look at a run, how bad it finds it, and its words.
+
+A level of 1 is an alarm. What Brock et al. 2019 (section 4) and Karras et al. 2020 (ADA) watch:
+weights that explode, a discriminator that knows its images by heart, pictures that get worse.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from biggan_sn.collapse.cusum import Memory, Numbers, new_memory, observe
+from biggan_sn.config import CollapseConfig
+
+SMOOTHING = 0.1  # weight of the newest look in a running mean
+BLIND = 0.01  # of what images differ, in lengths of D's features: less is nothing
+BLIND_LOOKS = 5.0  # one after the other
+CERTAIN = 3.0  # standard errors
+SETTLED = 10.0  # looks until a running mean is one
+
+Sizes = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a run at one step.
+
+    Args:
+        step: updates of G so far.
+        scalars: d_doubt, D's loss over that of a D that cannot tell, if that is above 0; and what
+            `Probe.look` of the training room finds.
+        weights: sizes of each weight, "G conv: sigma_0" and so on; empty if nobody measured them.
+        fid: of an evaluation at this step, if there was one.
+    """
+
+    step: int
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    weights: Sizes = field(default_factory=dict)
+    fid: float | None = None
+
+
+class Sign(NamedTuple):
+    """A row: its channel (a switch of the config), read(look, memory, config) -> level, or None if
+    the look has nothing for it, and tell(look, memory) -> one sentence about what it saw."""
+
+    channel: str
+    read: Callable[[Look, Memory, CollapseConfig], float | None]
+    tell: Callable[[Look, Memory], str]
+
+
+def _explosion(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+    """The worst of all weights. Both must be large: the CUSUM, or chance would do, and the burst, or
+    slow growth would, which is no explosion."""
+    if not look.weights:
+        return None
+    if not memory:
+        memory.update(new_memory(len(look.weights)))
+    sizes = np.array(list(look.weights.values()))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        observe(memory, look.step, np.log(sizes))
+    return float(np.max(_explosions(memory, config), initial=0.0))
+
+
+def _explosions(memory: Memory, config: CollapseConfig) -> Numbers:
+    levels = np.minimum(memory["sums"] / config.cusum, memory["burst"] / math.log(config.growth))
+    memory["worst"] = np.array(np.argmax(levels), np.float64)
+    return np.asarray(levels)
+
+
+def _tell_explosion(look: Look, memory: Memory) -> str:
+    worst = int(memory["worst"])
+    before, now = np.exp(memory["start"][worst]), np.exp(memory["value"][worst])
+    name = list(look.weights)[worst]
+    return f"{name} grew from {before:.3g} at step {memory['since'][worst]:.0f} to {now:.3g}"
+
+
+def _heldout_gap(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+    """Where D sees held-out images between training images (0) and G's (1): r_v of Karras et al.
+    2020, eq. 1."""
+    if "d_on_heldout" not in look.scalars:
+        return None
+    train, heldout, fake = (look.scalars[f"d_on_{name}"] for name in ("train", "heldout", "fake"))
+    before = float(memory.get("gap", np.array(train - heldout)))
+    gap = _smooth(memory, "gap", train - heldout)
+    square = _smooth(memory, "square", (train - heldout - before) * (train - heldout - gap))
+    apart = _smooth(memory, "apart", train - fake)
+    memory["ratio"] = np.array(gap / max(apart, 1e-6 * abs(gap), 1e-12))
+    if not _settled(memory):
+        return 0.0
+    # Where D hardly tells G's images from training images, any gap is large beside the other. It
+    # must be large beside its own error too.
+    error = math.sqrt(max(square, 0.0) * SMOOTHING / (2 - SMOOTHING))
+    return min(float(memory["ratio"]) / config.heldout_gap, gap / (CERTAIN * error + 1e-12))
+
+
+def _tell_heldout_gap(look: Look, memory: Memory) -> str:
+    return (
+        "D knows the training images by heart: it sees held-out images "
+        f"{memory['ratio']:.0%} of the way from them to G's"
+    )
+
+
+def _d_loss(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+    if "d_doubt" not in look.scalars:
+        return None
+    loss = _smooth(memory, "doubt", look.scalars["d_doubt"])
+    return config.d_loss / max(loss, 1e-12) if _settled(memory) else 0.0
+
+
+def _tell_d_loss(look: Look, memory: Memory) -> str:
+    return f"D has won: its loss is {memory['doubt']:.2%} of that of a D that cannot tell"
+
+
+def _diversity(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+    if not math.isfinite(look.scalars.get("diversity", math.nan)):  # D is blind
+        return None
+    now = _smooth(memory, "diversity", look.scalars["diversity"])
+    return config.diversity / max(now, 1e-12) if _settled(memory) else 0.0
+
+
+def _tell_diversity(look: Look, memory: Memory) -> str:
+    return (
+        "G's pictures of a class become one: to D they differ by "
+        f"{memory['diversity']:.0%} of what training images do"
+    )
+
+
+def _blind(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+    """Also a D whose ReLUs are all dead, which no loss and no weight betrays."""
+    if "contrast" not in look.scalars:
+        return None
+    blind = not look.scalars["contrast"] >= BLIND
+    memory["looks"] = np.array((float(memory.get("looks", np.array(0.0))) + 1) * blind)
+    return float(memory["looks"]) / BLIND_LOOKS
+
+
+def _tell_blind(look: Look, memory: Memory) -> str:
+    return "D is blind: all training images are alike to it"
+
+
+def _fid(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+    """By the better of the last two evaluations: one alone may be bad luck."""
+    if look.fid is None:
+        return None
+    memory["best"] = np.fmin(memory.get("best", np.array(np.inf)), look.fid)
+    memory["before"] = memory.get("newest", np.array(look.fid))
+    memory["newest"] = np.array(look.fid)
+    better = float(min(memory["before"], memory["newest"]))
+    return (better / float(memory["best"]) - 1) / (config.fid_rise - 1)
+
+
+def _tell_fid(look: Look, memory: Memory) -> str:
+    return f"FID turned up: {memory['newest']:.4g} after a best of {memory['best']:.4g}"
+
+
+def _smooth(memory: Memory, name: str, value: float) -> float:
+    """The running mean of what is noted under a name."""
+    looks = float(memory.get(f"{name}_looks", np.array(0.0))) + 1
+    mean = float(memory.get(name, np.array(0.0)))
+    memory[name] = np.array(mean + max(SMOOTHING, 1 / looks) * (value - mean))
+    memory[f"{name}_looks"] = np.array(looks)
+    return float(memory[name])
+
+
+def _settled(memory: Memory) -> bool:
+    looks = (float(value) for name, value in memory.items() if name.endswith("_looks"))
+    return max(looks) >= SETTLED
+
+
+SIGNS: dict[str, Sign] = {
+    "explosion": Sign("explosion", _explosion, _tell_explosion),
+    "heldout_gap": Sign("memorization", _heldout_gap, _tell_heldout_gap),
+    "d_loss": Sign("memorization", _d_loss, _tell_d_loss),
+    "diversity": Sign("quality", _diversity, _tell_diversity),
+    "blindness": Sign("quality", _blind, _tell_blind),
+    "fid_rise": Sign("quality", _fid, _tell_fid),
+}

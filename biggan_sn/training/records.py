@@ -1,0 +1,40 @@
+"""The records of a run: JSON, one line each, in its folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCALARS = "scalars.jsonl"  # one line per logged step
+SPECTRA = "spectra.jsonl"  # one line per measurement: network -> layer -> sigmas
+COLLAPSE = "collapse.jsonl"  # one line per alarm and rollback, of all attempts
+
+Record = dict[str, Any]
+
+
+def append(path: Path, record: Mapping[str, object]) -> None:
+    """Adds a line."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(path: Path) -> list[Record]:
+    """All lines but one that a kill cut short; none if there is no such file."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def rollbacks(run: Path) -> list[Record]:
+    """Every rollback of a run, oldest first."""
+    return [record for record in read(run / COLLAPSE) if record["event"] == "rollback"]
+
+
+def alarms(run: Path) -> list[Record]:
+    """The alarms on the way to where the run is now, without those of what it gave up."""
+    standing: list[Record] = []
+    for record in read(run / COLLAPSE):
+        if record["event"] == "alarm":
+            standing.append(record)
+        else:
+            standing = [alarm for alarm in standing if alarm["step"] <= record["to"]]
+    return standing

@@ -1,0 +1,109 @@
+"""Watches a run: brings what is known of it from the device, and asks whether it collapses."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from biggan_sn.collapse.detector import Alarm, Detector
+from biggan_sn.collapse.signs import Look
+from biggan_sn.config import Config
+from biggan_sn.nn.spectrum import Spectrum
+from biggan_sn.training.monitor import Measured, on_device, on_host
+from biggan_sn.training.probe import Probe
+from biggan_sn.training.step import GANStep
+from biggan_sn.training.world import World
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A step as it looks from the host.
+
+    Args:
+        step: updates of G done.
+        losses: the scalars of the step, over all ranks.
+        probed: those of the look, if there was one.
+        weights: sizes of all weights, if they were measured.
+    """
+
+    step: int
+    losses: dict[str, float]
+    probed: dict[str, float]
+    weights: Measured | None
+
+
+class Watch:
+    """Looks at both players every `collapse.every` steps, and keeps in mind what it saw.
+
+    Args:
+        config: of the run.
+        play: the players.
+        spectra: theirs, by short names.
+        world: this process's place.
+
+    Attributes:
+        detector: only that of the leading process is fed; what follows is decided there.
+    """
+
+    def __init__(
+        self, config: Config, play: GANStep, spectra: Mapping[str, Spectrum], world: World
+    ) -> None:
+        self.detector = Detector(config.collapse)
+        self._every = config.collapse.every
+        self._unit = min(self._every or config.logs.every, config.logs.every)
+        self._probe = Probe(config, play, world)
+        self._spectra = spectra
+        self._ranks = world.ranks
+        nothing = torch.zeros(1)
+        self._undecided = float(play.objective.d_loss(nothing, nothing))
+
+    def due(self, step: int) -> bool:
+        """Whether there is a look at this step. Not at the last step of a run for being the last:
+        it may be carried on, and must not have looked more often than one that never stopped."""
+        return self._every > 0 and step % self._every == 0
+
+    def start(self, step: int) -> None:
+        """To be called where the run starts, or goes on."""
+        self._probe.start(step)
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        self._probe.close()
+
+    def see(self, step: int, scalars: dict[str, Tensor], measuring: bool) -> Seen:
+        """All that is wanted of this step, in one message over the ranks and one transfer from the
+        device. Every process must call it."""
+        looking = self.due(step)
+        probed = self._probe.look() if looking else {}
+        device = torch.stack([*scalars.values(), *probed.values()]).double()
+        if self._ranks > 1:
+            torch.distributed.all_reduce(device)
+            device /= self._ranks
+        if looking or measuring:
+            device = torch.cat([device, on_device(self._spectra)])
+        numbers = iter(device.tolist())
+        losses, means = (dict(zip(part, numbers, strict=False)) for part in (scalars, probed))
+        weights = on_host(self._spectra, numbers) if looking or measuring else None
+        return Seen(step, losses, means, weights)
+
+    def lost(self, seen: Seen) -> Alarm | None:
+        """An alarm if anything is not finite: then there is nothing to go on with."""
+        wrong = [f"{name} is {x}" for name, x in seen.losses.items() if not math.isfinite(x)]
+        if seen.weights:
+            wrong += [f"the weight of {name} is not finite" for name in seen.weights.not_finite()]
+        last_look = (seen.step - 1) // self._unit * self._unit
+        return self.detector.lost(seen.step, wrong[0], last_look) if wrong else None
+
+    def judge(self, seen: Seen) -> list[Alarm]:
+        """What is alarming in a look."""
+        assert seen.weights
+        scalars = dict(seen.probed)
+        if self._undecided > 0:
+            scalars["d_doubt"] = seen.losses["d_loss"] / self._undecided
+        return self.detector.observe(Look(seen.step, scalars, seen.weights.sizes()))
+
+    def judge_score(self, step: int, fid: float) -> list[Alarm]:
+        """What is alarming in an evaluation."""
+        return self.detector.observe(Look(step, fid=fid))
