@@ -65,7 +65,7 @@ class Checkpoints:
             score: how good the run is now, lower is better; None if it was not measured.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / f"step_{step:08d}"
+        path = self.path_of(step)
         if not path.exists():
             unfinished = self.root / f".{path.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,6 +83,10 @@ class Checkpoints:
             self._point(BEST, best)
         self._drop_old()
         return path
+
+    def path_of(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.root / f"step_{step:08d}"
 
     def all(self) -> list[Path]:
         """Every whole checkpoint, oldest first."""

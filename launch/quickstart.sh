@@ -13,7 +13,8 @@ say() { printf '\n== %s\n' "$*"; }
 
 say "training configs/digits32_biggan.yaml (about five minutes on two cores)"
 if [ -f "$run/config.yaml" ]; then # with its own config, which may by now be a longer run's
-  biggan-sn train --run_dir "$run" --data.path "$data/train" "$@"
+  biggan-sn train --run_dir "$run" --data.path "$data/train" \
+    --data.heldout "$data/heldout" "$@"
 else
   biggan-sn train --config configs/digits32_biggan.yaml --run_dir "$run" "$@"
 fi

@@ -3,8 +3,9 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 
@@ -13,14 +14,18 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from biggan_sn.config import Config
+from biggan_sn.data.loader import Batch
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.matrices import chain_of, matrix_layers
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.monitor import HEAT_MAP_COLUMNS, measure
+from biggan_sn.training.probe import Probe
 from biggan_sn.training.records import SPECTRA
 from biggan_sn.training.step import GANStep
+from biggan_sn.training.watch import Watch
+from biggan_sn.training.world import World
 
 REPEATS = 5  # of each part; the median counts
 
@@ -48,6 +53,7 @@ def cost_of_control(
         vectors: u, v and sigma of each normalised weight from there, or by power iteration.
         regularizers: forward and backward.
         monitor: looking at the spectra and at the bound of D, writing and drawing them.
+        watch: looking for signs of collapse: the probe, held-out images included, and the detector.
     """
     parts = []
     for network, constraint, regularizer, named, updates in (
@@ -67,8 +73,12 @@ def cost_of_control(
     seconds = dict.fromkeys((name for name, _, _ in parts), 0.0)
     for name, times, work in parts:
         seconds[name] += times * _seconds(work, wait) if times else 0.0
-    every = config.monitor.every
-    return {**seconds, "monitor": _monitor(step, config, wait) / every if every else 0.0}
+    for name, every, look in (
+        ("monitor", config.monitor.every, _monitor),
+        ("watch", config.collapse.every, _watch),
+    ):
+        seconds[name] = look(step, config, wait) / every if every else 0.0
+    return seconds
 
 
 def _seconds(work: Work, wait: Callable[[], None]) -> float:
@@ -141,6 +151,50 @@ def _regularizing(network: nn.Module, regularizer: Callable[[nn.Module], Tensor 
     return work
 
 
+def _forget(step: GANStep) -> None:
+    """Spectra that nobody follows have to be searched when one looks."""
+    for constraint in (step.g_constraint, step.d_constraint):
+        if not constraint.follows:
+            constraint.spectrum.moved()
+
+
+class _Noise:
+    """A stream of one batch of random images."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self._config = config
+        self._device = device
+
+    def batches(
+        self, position: int, batch_size: int, rank: int, ranks: int, microbatch: int
+    ) -> Iterator[Batch]:
+        data = self._config.data
+        shape = (microbatch, 3, data.resolution, data.resolution)
+        labels = torch.randint(data.num_classes, (microbatch,), device=self._device)
+        return repeat(Batch(torch.rand(shape, device=self._device), labels))
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _watch(step: GANStep, config: Config, wait: Callable[[], None]) -> float:
+    """Seconds of one look for signs of collapse."""
+    world = World(device=step.device)
+    noise = _Noise(config, step.device)
+    spectra = {"G": step.g_constraint.spectrum, "D": step.d_constraint.spectrum}
+    probe = Probe(config, step, world, {"train": noise, "heldout": noise})
+    watch = Watch(config, step, spectra, world, probe)
+    watch.start(0)
+    losses = {"d_loss": torch.ones((), device=step.device)}
+
+    def look() -> None:
+        _forget(step)
+        watch.judge(watch.see(config.collapse.every, losses, measuring=False))
+
+    look()
+    return _seconds(look, wait)
+
+
 def _monitor(step: GANStep, config: Config, wait: Callable[[], None]) -> float:
     """Seconds of one measurement late in a run, with its share of the drawing."""
     spectra = {"G": step.g_constraint.spectrum, "D": step.d_constraint.spectrum}
@@ -152,9 +206,7 @@ def _monitor(step: GANStep, config: Config, wait: Callable[[], None]) -> float:
         logs = Logs(Path(folder), 0, REPEATS, spectra)
 
         def look(draw: bool) -> None:
-            for constraint in (step.g_constraint, step.d_constraint):
-                if not constraint.follows:
-                    constraint.spectrum.moved()
+            _forget(step)
             logs.spectra(1, measure(spectra), estimate_bound(discriminator), draw)
 
         look(False)

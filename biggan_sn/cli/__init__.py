@@ -19,7 +19,7 @@ from biggan_sn.config_io import check_yaml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0 if it did what it should, 1 if a training run diverged, 2 if the
+    """Runs one verb. Returns 0 if it did what it should, 1 if a training run collapsed, 2 if the
     input was wrong, 130 if it was interrupted where nothing is to be saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:

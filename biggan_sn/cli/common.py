@@ -11,7 +11,7 @@ from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict, values_after_rollbacks
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 
-DIVERGED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
+COLLAPSED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
 
 
 def complain(error: Exception) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.common import DIVERGED, complain, config_of, ranks, values_of
+from biggan_sn.cli.common import COLLAPSED, complain, config_of, ranks, values_of
 from biggan_sn.config import Config
 from biggan_sn.config_io import changes, check_yaml, to_dict
 
@@ -59,9 +59,8 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.training.world import join, leave
 
     check(config, ranks())
-    if config.data.path:  # a run may be carried on from any folder
-        path = Path(config.data.path).absolute()
-        config = replace(config, data=replace(config.data, path=str(path)))
+    path, heldout = _absolute(config.data.path), _absolute(config.data.heldout)
+    config = replace(config, data=replace(config.data, path=path, heldout=heldout))
     world = join()
     try:
         trainer = Trainer(config, folder, world)
@@ -71,7 +70,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             finished = _run_to_the_end(trainer)
     except CollapseError as error:
         complain(error)
-        return DIVERGED
+        return COLLAPSED
     finally:
         leave()
     if world.leads:
@@ -79,6 +78,11 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         again = "" if finished else f"; go on with: biggan-sn train --run_dir {quote(str(folder))}"
         print(f"{folder}: {word}{again}")
     return 0
+
+
+def _absolute(path: str) -> str:
+    """For a run that may be carried on from another folder; nothing stays nothing."""
+    return str(Path(path).absolute()) if path else ""
 
 
 def _run_to_the_end(trainer: "Trainer") -> bool:

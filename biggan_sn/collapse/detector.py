@@ -12,6 +12,7 @@ from biggan_sn.collapse.signs import SIGNS, Look
 from biggan_sn.config import CollapseConfig
 
 CALM = 0.5  # a level below it is no sign of anything
+MOST = 100.0  # a level above it says no more
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Detector:
         level = SIGNS[name].read(look, self._memory[name], self.config)
         if level is None:
             return False
+        level = min(max(level, 0.0), MOST)
         before, self.levels[name] = self.levels[name], level
         if level < CALM:
             self.since[name] = look.step

@@ -17,6 +17,7 @@ from biggan_sn.config import CollapseConfig
 SMOOTHING = 0.1  # weight of the newest look in a running mean
 BLIND = 0.01  # of what images differ, in lengths of D's features: less is nothing
 BLIND_LOOKS = 5.0  # one after the other
+FIDS = 3  # evaluations, of which the best counts
 CERTAIN = 3.0  # standard errors
 SETTLED = 10.0  # looks until a running mean is one
 
@@ -51,8 +52,8 @@ class Sign(NamedTuple):
 
 
 def _explosion(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
-    """The worst of all weights. Both must be large: the CUSUM, or chance would do, and the burst, or
-    slow growth would, which is no explosion."""
+    """The worst of all weights. Two things must be large: the CUSUM, or chance would do, and the
+    burst, or slow growth would, which is no explosion."""
     if not look.weights:
         return None
     if not memory:
@@ -141,18 +142,18 @@ def _tell_blind(look: Look, memory: Memory) -> str:
 
 
 def _fid(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
-    """By the better of the last two evaluations: one alone may be bad luck."""
+    """By the best of the last three evaluations: one or two may be bad luck."""
     if look.fid is None:
         return None
+    before = memory.get("last", np.zeros(0))
+    memory["last"] = np.append(before, look.fid)[-FIDS:]
     memory["best"] = np.fmin(memory.get("best", np.array(np.inf)), look.fid)
-    memory["before"] = memory.get("newest", np.array(look.fid))
-    memory["newest"] = np.array(look.fid)
-    better = float(min(memory["before"], memory["newest"]))
-    return (better / float(memory["best"]) - 1) / (config.fid_rise - 1)
+    best, now = float(memory["best"]), float(memory["last"].min())
+    return (now / best - 1) / (config.fid_rise - 1) if math.isfinite(best) else 0.0
 
 
 def _tell_fid(look: Look, memory: Memory) -> str:
-    return f"FID turned up: {memory['newest']:.4g} after a best of {memory['best']:.4g}"
+    return f"FID turned up: {memory['last'][-1]:.4g} after a best of {memory['best']:.4g}"
 
 
 def _smooth(memory: Memory, name: str, value: float) -> float:

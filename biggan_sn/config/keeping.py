@@ -31,8 +31,8 @@ class CollapseConfig:
         every: steps between two looks; 0 looks at nothing but the losses that are logged.
         explosion: what to do when the weights of a layer explode.
         memorization: what to do when D knows the training images by heart.
-        quality: what to do when a loss is not finite, the pictures of a class become one, or the
-            FID turns up.
+        quality: what to do when a loss is not finite, the pictures of a class become one
+            (diversity), D sees no image any more (blindness) or the FID turns up (fid_rise).
         rollbacks: so many times the run goes back: to its newest checkpoint from before the first
             sign, each time with other random numbers and new images. Then it stops.
         scale: settings multiplied at each rollback, as {generator.lr: 0.5}.
@@ -46,7 +46,7 @@ class CollapseConfig:
         d_loss: or when its loss is this part of what it was to a D that cannot tell.
         diversity: G lost its variety when two of its pictures of a class differ, among D's
             features, by this part of what two training images do.
-        fid_rise: the FID turned up when two evaluations found it so many times the best.
+        fid_rise: the FID turned up when three evaluations found it so many times the best.
     """
 
     every: int = 10
@@ -62,7 +62,7 @@ class CollapseConfig:
     heldout_gap: float = 0.5
     d_loss: float = 0.05
     diversity: float = 0.25
-    fid_rise: float = 1.5
+    fid_rise: float = 2.0
 
     def __post_init__(self) -> None:
         for name in ("explosion", "memorization", "quality"):

@@ -136,9 +136,16 @@ class Logs:
             f"step {step:>7}/{self.steps}  ALARM, {alarm['channel']}: {alarm['reason']}; "
             f"calm until step {alarm['since']}; to do: {alarm['action']}"
         )
-        self.board.add_text("collapse/alarms", f"{alarm['channel']}: {alarm['reason']}", step)
+        evidence = "\n".join(f"- {sign} at {level:.0%}" for sign, level in alarm["levels"].items())
+        text = f"{alarm['channel']}: {alarm['reason']}; to do: {alarm['action']}\n\n{evidence}"
+        self.board.add_text("collapse/alarms", text, step)
         if (self.folder / SPECTRA).exists():
             self._draw_spectra(step)
+
+    def decision(self, step: int, text: str) -> None:
+        """What was decided upon an alarm."""
+        self.say(text)
+        self.board.add_text("collapse/decisions", text, step)
 
     def picture(self, step: int, name: str, pixels: Pixels) -> None:
         """An image for TensorBoard, and the newest of its name as a PNG in the run's folder."""

@@ -1,7 +1,8 @@
 """What training does not show: D on images it never saw, and G's variety within a class."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,35 @@ from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
 
+class Stream(Protocol):
+    """Real images by position: what a Loader is."""
+
+    def batches(
+        self, position: int, batch_size: int, rank: int, ranks: int, microbatch: int
+    ) -> Iterator[Batch]:
+        """Those of `rank` from `position` on, without end."""
+        ...
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        ...
+
+
+def open_streams(config: Config, world: World) -> dict[str, Stream]:
+    """The training images, and those held out if there are any.
+
+    Raises:
+        ShardError: they cannot be read, or do not fit.
+    """
+    streams: dict[str, Stream] = {}
+    paths = {"train": config.data.path, "heldout": config.data.heldout}
+    for name, path in paths.items() if config.collapse.every else ():
+        if path:
+            data = replace(config.data, path=path, threads=1, prefetch=1)
+            streams[name] = Loader(open_dataset(data), data, config.seed, world.device)
+    return streams
+
+
 class Probe:
     """Looks at both players without changing either: a few images at every look, shared out over
     all processes, the same ones whenever the run was stopped and carried on.
@@ -25,28 +55,27 @@ class Probe:
         config: of the run.
         play: the players.
         world: this process's place.
+        streams: of real images: train, and heldout if there are any; None opens the config's.
 
     Raises:
-        ShardError: the held-out images cannot be read, or do not fit.
+        ShardError: the images cannot be read, or do not fit.
     """
 
-    def __init__(self, config: Config, play: GANStep, world: World) -> None:
+    def __init__(
+        self,
+        config: Config,
+        play: GANStep,
+        world: World,
+        streams: Mapping[str, Stream] | None = None,
+    ) -> None:
         self._play = play
         self._every = config.collapse.every
         # Pairs: every second image of G is of the class of the one before.
         self._here = 2 * max(1, -(-config.collapse.images // (2 * world.ranks)))
         self._place = (world.rank, world.ranks)
         self._latents = Latents(config.seed, config.model.z_dim, config.data.num_classes, "probe")
-        self._loaders: dict[str, Loader] = {}
+        self._streams = open_streams(config, world) if streams is None else streams
         self._reals: dict[str, Iterator[Batch]] = {}
-        if self._every:
-            paths = {"train": config.data.path, "heldout": config.data.heldout}
-            for name, path in paths.items():
-                if not path:
-                    continue
-                data = replace(config.data, path=path, threads=1, prefetch=1)
-                index = open_dataset(data)
-                self._loaders[name] = Loader(index, data, config.seed, world.device)
 
     def start(self, step: int) -> None:
         """To be called before the first look, and where the run goes on from another step."""
@@ -55,12 +84,12 @@ class Probe:
         # Training images from the beginning of the run: D has long seen them when they come here.
         share = (first, images, *self._place, self._here)
         self._fakes = shares(*share)
-        self._reals = {name: loader.batches(*share) for name, loader in self._loaders.items()}
+        self._reals = {name: stream.batches(*share) for name, stream in self._streams.items()}
 
     def close(self) -> None:
         """Ends the threads that read ahead."""
-        for loader in self._loaders.values():
-            loader.close()
+        for stream in self._streams.values():
+            stream.close()
 
     @torch.no_grad()
     def look(self) -> dict[str, Tensor]:

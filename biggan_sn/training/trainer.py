@@ -1,5 +1,6 @@
 """Carries a run on from its newest checkpoint, and keeps it going until its end."""
 
+import gc
 import math
 import time
 from collections.abc import Iterator
@@ -67,12 +68,8 @@ class Trainer:
             folder / "checkpoints", keep.keep, keep.keep_best, keep.every, keep.keep_spaced
         )
         self.stopping = Stopping()
+        self._news = ""  # what the next attempt is to say first
         self._set_up(self.checkpoints.newest())
-        if not world.agree(self.step):
-            raise CheckpointError(
-                f"{folder}: the processes do not find the same checkpoint there; "
-                "it must be a folder that all nodes share"
-            )
 
     def _set_up(self, checkpoint: Path | None) -> None:
         """Both players and all around them, fresh or as a checkpoint has them."""
@@ -92,6 +89,11 @@ class Trainer:
         self.watch = Watch(config, self.play, self.spectra, self.world)
         if checkpoint:
             restore(checkpoint, self.play, self.spectra, self.watch.detector)
+        if not self.world.agree(self.step, self.position, self.attempt):
+            raise CheckpointError(
+                f"{self.folder}: the processes do not find the same checkpoint there; "
+                "it must be a folder that all nodes share"
+            )
 
     def run(self) -> bool:
         """Trains to the end; True if it got there, False if it was told to stop before.
@@ -144,10 +146,13 @@ class Trainer:
         if step < 0:
             return False
         if self.world.leads:
-            roll_back(self.folder, int(step), str(error), (self.step, self.position))
+            done = roll_back(self.folder, int(step), str(error), (self.step, self.position))
+            times = f"rollback {done.attempt} of at most {self.config.collapse.rollbacks}"
+            self._news = f"{times}, from step {done.given_up} to {done.step}: {error}"
         self.world.wait()
         del self.play, self.networks, self.spectra, self.watch  # before there are two of each
-        self._set_up(self.checkpoints.newest())
+        gc.collect()
+        self._set_up(self.checkpoints.path_of(int(step)))
         return True
 
     def _farewell(self, error: CollapseError) -> CollapseError:
@@ -211,6 +216,9 @@ class Trainer:
         }
         begin = f"goes on from {self.resumed.name}" if self.resumed else "starts"
         begin += f", attempt {self.attempt}" if self.attempt else ""
+        if self._news:
+            logs.decision(self.step, self._news)
+            self._news = ""
         logs.say(
             f"{self.folder} {begin}: "
             f"{len(self.index)} images of {len(self.index.classes)} classes, "
@@ -247,7 +255,8 @@ class Trainer:
         if self.watch.due(self.step):
             alarms += self.watch.judge(seen)
             logs.signs(self.step, self.watch.detector.levels)
-        if score is not None:
+        # As with looks, an evaluation at the end of a run that may be carried on does not count.
+        if score is not None and self.step % self.config.evaluation.every == 0:
             alarms += self.watch.judge_score(self.step, score)
         return alarms
 

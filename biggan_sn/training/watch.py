@@ -42,18 +42,24 @@ class Watch:
         play: the players.
         spectra: theirs, by short names.
         world: this process's place.
+        probe: None makes one as the config has it.
 
     Attributes:
         detector: only that of the leading process is fed; what follows is decided there.
     """
 
     def __init__(
-        self, config: Config, play: GANStep, spectra: Mapping[str, Spectrum], world: World
+        self,
+        config: Config,
+        play: GANStep,
+        spectra: Mapping[str, Spectrum],
+        world: World,
+        probe: Probe | None = None,
     ) -> None:
         self.detector = Detector(config.collapse)
         self._every = config.collapse.every
         self._unit = min(self._every or config.logs.every, config.logs.every)
-        self._probe = Probe(config, play, world)
+        self._probe = probe or Probe(config, play, world)
         self._spectra = spectra
         self._ranks = world.ranks
         nothing = torch.zeros(1)

@@ -42,10 +42,9 @@ class World:
         dist.all_reduce(ours, op=dist.ReduceOp.MAX)
         return ours.tolist()
 
-    def agree(self, number: int) -> bool:
-        """Whether all processes have the same number. Every process must call it."""
-        most, least = self.most(number, -number)
-        return most == -least
+    def agree(self, *numbers: int) -> bool:
+        """Whether all processes have the same numbers. Every process must call it."""
+        return self.most(*numbers) == [-least for least in self.most(*(-n for n in numbers))]
 
     @contextmanager
     def holding(self, folder: Path) -> Iterator[None]:

@@ -11,7 +11,9 @@ import yaml
 
 from biggan_sn.cli import VERBS, main, parsers
 from biggan_sn.cli.common import config_of
+from biggan_sn.collapse.signs import SIGNS
 from biggan_sn.config import (
+    CollapseConfig,
     Config,
     EvaluationConfig,
     LipschitzConfig,
@@ -114,6 +116,7 @@ def test_every_verb_explains_itself():
         (ModelConfig, INITIALIZERS),
         (LipschitzConfig, LIPSCHITZ),
         (EvaluationConfig, SCORERS),
+        (CollapseConfig, SIGNS),
     ],
 )
 def test_help_names_every_row_of_every_table(schema, table):

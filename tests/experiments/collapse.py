@@ -20,7 +20,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,10 +52,12 @@ from data_tools.make_shards import digit_samples, write_shards
 
 LOOK = 10  # steps between two looks
 SCORE = 50  # steps between two evaluations
-RUINED = 1.5  # times the median FID of healthy runs at that step, for good: quality is lost
+# Quality is lost when for good the FID is above this times, or the variety of samples (in pixels)
+# below this part of, what healthy runs have at that step in the median.
+RUINED_FID, RUINED_VARIETY = 1.5, 0.5
 RECOVERED = 1.1  # times the best FID before the collapse
 FAULT = 400  # step at which what is broken breaks
-FITTING, JUDGING = (0, 1), (2, 3, 4, 5, 6)  # seeds
+FITTING, JUDGING = (0, 1, 2, 3), (5, 6, 7, 8, 9)  # seeds
 TO_THE_END = "to the end"
 ENDS = ("explosion", "memorization", "nan")
 NOTHING = LipschitzConfig(generator=(), discriminator=())
@@ -265,13 +267,14 @@ class Outcome:
 
     Args:
         job: which.
-        fids: by step.
+        fids, varieties: of the averaged G's samples, by step.
         alarms: as recorded.
         broke: the step at which something was not finite; None if that never happened.
     """
 
     job: Job
     fids: dict[int, float]
+    varieties: dict[int, float]
     alarms: list[records.Record]
     broke: int | None
 
@@ -281,12 +284,20 @@ class Outcome:
         scores = [r for r in records.read(job.folder / records.SCALARS) if "evaluation/fid" in r]
         alarms = records.alarms(job.folder)
         broke = [alarm["step"] for alarm in alarms if alarm["sign"] == "finite"]
-        fids = {score["step"]: score["evaluation/fid"] for score in scores}
-        return cls(job, fids, alarms, broke[0] if broke else None)
+        fids, varieties = (
+            {score["step"]: score[f"evaluation/{name}"] for score in scores}
+            for name in ("fid", "variety")
+        )
+        return cls(job, fids, varieties, alarms, broke[0] if broke else None)
 
-    def ruined(self, healthy: dict[int, float]) -> int | None:
-        """The first evaluation from which on the FID stays away from that of healthy runs."""
-        good = [s for s, fid in self.fids.items() if fid <= RUINED * healthy[s]]
+    def ruined(self, healthy: "Usual") -> int | None:
+        """The first evaluation from which on quality stays away from that of healthy runs."""
+        good = [
+            step
+            for step, fid in self.fids.items()
+            if fid <= RUINED_FID * healthy.fids[step]
+            and self.varieties[step] >= RUINED_VARIETY * healthy.varieties[step]
+        ]
         bad = [s for s, fid in self.fids.items() if s > max(good, default=0)]
         moments = [*bad[:1], *([self.broke] if self.broke else [])]
         return min(moments, default=None)
@@ -317,17 +328,27 @@ def looks(job: Job) -> Iterator[Look]:
             yield Look(r["step"], scalars, weights.get(r["step"], {}))
 
 
-def healthy_fids(outcomes: list[Outcome]) -> dict[int, float]:
-    """The median FID of healthy runs of all kinds by step."""
-    healthy = [o for o in outcomes if KINDS[o.job.kind].ends == "healthy"]
-    steps = sorted({step for outcome in healthy for step in outcome.fids})
-    return {s: median(o.fids[s] for o in healthy if s in o.fids) for s in steps}
+class Usual(NamedTuple):
+    """Medians over healthy runs of all kinds, by step."""
+
+    fids: dict[int, float]
+    varieties: dict[int, float]
+
+    @classmethod
+    def of(cls, outcomes: list[Outcome]) -> "Usual":
+        """Of the healthy ones among these."""
+        healthy = [o for o in outcomes if KINDS[o.job.kind].ends == "healthy"]
+        steps = sorted({step for outcome in healthy for step in outcome.fids})
+        return cls(
+            {s: median(o.fids[s] for o in healthy if s in o.fids) for s in steps},
+            {s: median(o.varieties[s] for o in healthy if s in o.varieties) for s in steps},
+        )
 
 
 def report(todo: list[Job]) -> Iterator[str]:
     """Lines of Markdown."""
     outcomes = [Outcome.of(job) for job in todo if not job.goes_back]
-    healthy = healthy_fids(outcomes)
+    healthy = Usual.of(outcomes)
     fitting = [o for o in outcomes if o.job.seed in FITTING]
     judging = [o for o in outcomes if o.job.seed in JUDGING]
     yield "## Levels of the signs, seeds for fitting: the highest of any run; 1 is an alarm\n"
@@ -357,7 +378,7 @@ def _healthy(outcomes: list[Outcome]) -> Iterator[str]:
         yield f"- {outcome.job.folder.name}, step {first['step']}: {first['reason']}"
 
 
-def _broken(outcomes: list[Outcome], healthy: dict[int, float]) -> Iterator[str]:
+def _broken(outcomes: list[Outcome], healthy: Usual) -> Iterator[str]:
     yield "\n| runs | caught | before quality is lost | first by | steps between, first alarm |"
     yield "| --- | --- | --- | --- | --- |"
     for name, kind in KINDS.items():
@@ -378,14 +399,14 @@ def _broken(outcomes: list[Outcome], healthy: dict[int, float]) -> Iterator[str]
     yield from _signs(outcomes, healthy)
 
 
-def _lead(outcome: Outcome, healthy: dict[int, float], sign: str = "") -> int | None:
+def _lead(outcome: Outcome, healthy: Usual, sign: str = "") -> int | None:
     """Steps from the first alarm (of a sign) to the loss of quality; None if either is missing."""
     ruined = outcome.ruined(healthy)
     steps = [alarm["step"] for alarm in outcome.alarms if sign in ("", alarm["sign"])]
     return ruined - steps[0] if ruined is not None and steps else None
 
 
-def _signs(outcomes: list[Outcome], healthy: dict[int, float]) -> Iterator[str]:
+def _signs(outcomes: list[Outcome], healthy: Usual) -> Iterator[str]:
     yield "| sign | " + " | ".join(ENDS) + " |"
     yield "| --- |" + " --- |" * len(ENDS)
     for sign in (*SIGNS, "finite"):
@@ -400,27 +421,90 @@ def _signs(outcomes: list[Outcome], healthy: dict[int, float]) -> Iterator[str]:
 
 
 def _recoveries(todo: list[Job], outcomes: list[Outcome]) -> Iterator[str]:
-    yield "| runs | recovered | rollbacks | FID at the end, over the best before |"
-    yield "| --- | --- | --- | --- |"
+    yield "| runs | recovered | rollbacks | last FID over the best before | over a healthy run's |"
+    yield "| --- | --- | --- | --- | --- |"
+    usual = Usual.of(outcomes)
     for kind in dict.fromkeys(job.kind for job in todo):
-        ratios, times = [], []
-        for job in (job for job in todo if job.kind == kind):
-            back = records.rollbacks(job.folder)
-            times.append(len(back))
-            ratios.append(_recovery(job, outcomes))
-        recovered = sum(ratio <= RECOVERED for ratio in ratios)
-        shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        yield f"| {kind} | {recovered} of {len(ratios)} | {', '.join(map(str, times))} | {shown} |"
+        runs = [job for job in todo if job.kind == kind]
+        times = [len(records.rollbacks(job.folder)) for job in runs]
+        before = [_recovery(job, _best_before(job, outcomes)) for job in runs]
+        beside = [_recovery(job, usual.fids[STEPS["healthy"]]) for job in runs]
+        recovered = sum(ratio <= RECOVERED for ratio in before)
+        lists = (times, *([round(ratio, 2) for ratio in ratios] for ratios in (before, beside)))
+        cells = " | ".join(", ".join(map(str, numbers)) for numbers in lists)
+        yield f"| {kind} | {recovered} of {len(runs)} | {cells} |"
 
 
-def _recovery(job: Job, outcomes: list[Outcome]) -> float:
-    """The last FID over the best that the same run had before its first alarm."""
+def _best_before(job: Job, outcomes: list[Outcome]) -> float:
+    """The best FID that the run which only warned had before its first alarm."""
     twin = next(o for o in outcomes if (o.job.kind, o.job.seed) == (job.kind, job.seed))
     first = min((alarm["step"] for alarm in twin.alarms), default=math.inf)
-    before = [fid for step, fid in twin.fids.items() if step < first]
-    after = Outcome.of(job).fids
+    return min((fid for step, fid in twin.fids.items() if step < first), default=math.inf)
+
+
+def _recovery(job: Job, wanted: float) -> float:
+    """The last FID of a run that came to its end, over another."""
     ended = job.done.read_text() == TO_THE_END
-    return list(after.values())[-1] / min(before, default=math.inf) if ended else math.inf
+    return list(Outcome.of(job).fids.values())[-1] / wanted if ended else math.inf
+
+
+SHOWN = ("spectral norm", "exploding rates", "40 images", "high rates, no norm")
+
+
+def draw(out: Path, seed: int) -> None:
+    """One column for each of four runs: quality, weights, D's opinions, variety, and the alarms."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 11), layout="constrained")
+    axes = figure.subplots(4, len(SHOWN), sharex="col", sharey="row")
+    for column, kind in zip(axes.T, SHOWN, strict=True):
+        job = Job(kind, seed, False, out)
+        seen = [look for look in looks(job) if look.weights]
+        steps = [look.step for look in seen]
+        fids = Outcome.of(job).fids
+        column[0].semilogy(list(fids), list(fids.values()), color="black")
+        for name in seen[0].weights:
+            if name.endswith("sigma_0"):
+                sizes = [look.weights[name] for look in seen]
+                column[1].semilogy(steps, sizes, lw=0.7, color="C0" if name[0] == "G" else "C1")
+        for name, label in (("d_on_train", "training images"), ("d_on_heldout", "held-out images"),
+                            ("d_on_fake", "G's images")):  # fmt: skip
+            logits = _running_mean([look.scalars[name] for look in seen])
+            column[2].plot(steps, logits, label=label)
+        diversity = _running_mean([look.scalars["diversity"] for look in seen])
+        column[3].semilogy(steps, diversity, color="C2")
+        column[3].axhline(CollapseConfig().diversity, lw=0.7, ls=":", color="black")
+        for alarm in records.alarms(job.folder):
+            for axis in column:
+                axis.axvline(alarm["step"], color="red", lw=0.8)
+            column[0].text(
+                alarm["step"],
+                0.98,
+                alarm["sign"],
+                color="red",
+                rotation=90,
+                va="top",
+                ha="right",
+                transform=column[0].get_xaxis_transform(),
+            )
+        column[0].set_title(kind)
+        column[3].set_xlabel("step")
+    axes[2, 0].legend()
+    axes[2, 0].set_ylim(-6, 6)
+    axes[3, 0].set_ylim(0.03, 10)
+    for axis, label in zip(
+        axes[:, 0],
+        ("FID", "sigma_0 of all layers, G blue", "D's mean logit of",
+         "variety within a class, to D"),
+        strict=True,
+    ):  # fmt: skip
+        axis.set_ylabel(label)
+    figure.savefig(out / "signs.png", dpi=100)
+
+
+def _running_mean(values: list[float]) -> list[float]:
+    """Over ten looks, as the detector smooths."""
+    return [float(np.mean(values[max(0, i - 9) : i + 1])) for i in range(len(values))]
 
 
 def main() -> int:
@@ -435,6 +519,7 @@ def main() -> int:
     run_all(todo, parsed.processes)
     text = "\n".join(report(todo))
     (parsed.out / "report.md").write_text(text + "\n")
+    draw(parsed.out.absolute(), JUDGING[0])
     print(text)
     return 0
 

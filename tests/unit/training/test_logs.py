@@ -111,7 +111,8 @@ def test_board_has_margins_table_alarms_and_their_marks(tmp_path):
     assert table.splitlines()[2] == "| G | conv | 200 | 200 | 1 |"
     (alarm,) = events.Tensors("collapse/alarms/text_summary")
     assert alarm.step == 15
-    assert text(alarm) == "explosion: G conv: sigma_0 grew from 100 to 200"
+    line = "explosion: G conv: sigma_0 grew from 100 to 200; to do: warn"
+    assert text(alarm).splitlines() == [line, "", "- explosion at 120%"]
     assert [event.value for event in events.Scalars("collapse/explosion")] == [0.5, 1.0]
     line = "ALARM, explosion: G conv: sigma_0 grew from 100 to 200; calm until step 10; to do: warn"
     assert line in (tmp_path / "log.txt").read_text()

@@ -1,0 +1,44 @@
+"""The experiment on collapse still trains what it says."""
+
+from dataclasses import replace
+
+import pytest
+
+from biggan_sn.config_io import after_rollbacks
+from biggan_sn.training.build import check
+from tests.experiments import collapse
+
+
+@pytest.mark.parametrize("kind", collapse.KINDS)
+@pytest.mark.parametrize("goes_back", [False, True], ids=["warns", "goes back"])
+def test_every_kind_builds(kind, goes_back, tmp_path):
+    config = collapse.Job(kind, 0, goes_back, tmp_path).config()
+    check(config, 1)
+    usual = collapse.usual(tmp_path / "data" / "train", config.steps, 0)
+    if collapse.KINDS[kind].ends == "healthy":
+        assert (replace(config, collapse=usual.collapse) == usual) == (kind == "spectral norm")
+    after = after_rollbacks(config, 2)
+    factor = 1 / 4 if goes_back else 1
+    assert after.generator.lr == config.generator.lr * factor
+    assert after.discriminator.lr == config.discriminator.lr * factor
+
+
+def test_there_are_as_many_as_the_report_promises(tmp_path):
+    judged = [
+        job for job in collapse.jobs(tmp_path) if job.seed in collapse.JUDGING and not job.goes_back
+    ]
+    ends = [collapse.KINDS[job.kind].ends == "healthy" for job in judged]
+    assert sum(ends) >= 20
+    assert len(ends) - sum(ends) >= 20
+    assert len({job.folder for job in collapse.jobs(tmp_path)}) == len(collapse.jobs(tmp_path))
+
+
+def test_quality_is_lost_from_where_it_stays_lost(tmp_path):
+    job = collapse.Job("spectral norm", 0, False, tmp_path)
+    usual = collapse.Usual(dict.fromkeys(range(4), 100.0), dict.fromkeys(range(4), 1.0))
+    fids, varieties = {0: 90.0, 1: 160.0, 2: 140.0, 3: 150.1}, dict.fromkeys(range(4), 1.0)
+    outcome = collapse.Outcome(job, fids, varieties, [], None)
+    assert outcome.ruined(usual) == 3
+    assert replace(outcome, fids={**fids, 3: 150.0}).ruined(usual) is None
+    assert replace(outcome, varieties={**varieties, 2: 0.49}).ruined(usual) == 1
+    assert replace(outcome, broke=2).ruined(usual) == 2

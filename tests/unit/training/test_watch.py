@@ -1,0 +1,52 @@
+"""Watching asks the device for nothing that was not asked of it before."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from biggan_sn.config import CheckpointConfig, CollapseConfig, LogsConfig, MonitorConfig
+from biggan_sn.training.trainer import Trainer
+from biggan_sn.training.world import World
+
+
+class Scalars(TorchDispatchMode):
+    """Counts how often the host waits for one number of a tensor."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def transfers(config, folder, monkeypatch):
+    """Numbers and lists of numbers that a run brings from the device."""
+    trainer = Trainer(config, folder, World())
+    lists = []
+    tolist = torch.Tensor.tolist
+    with monkeypatch.context() as patched, Scalars() as scalars:
+        patched.setattr(torch.Tensor, "tolist", lambda t: lists.append(t) or tolist(t))
+        trainer._play_on()
+    return scalars.number, len(lists)
+
+
+@pytest.mark.parametrize("shown", [1, 2])
+def test_looks_add_no_transfer_where_losses_are_logged(small_config, tmp_path, monkeypatch, shown):
+    config = replace(
+        small_config,
+        monitor=MonitorConfig(every=0),
+        checkpoint=CheckpointConfig(every=100),
+        logs=LogsConfig(every=shown, images=0),
+    )
+    seen = [
+        transfers(
+            replace(config, collapse=CollapseConfig(every=every, images=4)),
+            tmp_path / str(every),
+            monkeypatch,
+        )
+        for every in (0, 2)
+    ]
+    assert seen[0] == seen[1]
+    assert seen[0][1] >= config.steps // shown, "the losses come over in lists"
