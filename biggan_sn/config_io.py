@@ -60,10 +60,12 @@ def values_after_rollbacks(config: Config, attempt: int) -> dict[str, Any]:
         return values
     for name, value in config.collapse.change.items():
         section, key = _find(values, f"collapse.change.{name}", name)
+        if isinstance(section.get(key), dict) != isinstance(value, dict):
+            raise ValueError(f"collapse.change.{name}: a section is one, and a value is none")
         section[key] = value
     for name, factor in config.collapse.scale.items():
         section, key = _find(values, f"collapse.scale.{name}", name)
-        if not isinstance(section.get(key), int | float):
+        if type(section.get(key)) not in (int, float):
             raise ValueError(f"collapse.scale.{name}: not a number that is set")
         section[key] *= factor**attempt
     return values
@@ -75,7 +77,9 @@ def _find(values: dict[str, Any], where: str, name: str) -> tuple[dict[str, Any]
         raise ValueError(f"{where}: a rollback may only change {', '.join(CHANGED_BY_ROLLBACK)}")
     *path, key = name.split(".")
     for part in path:
-        values = values.get(part, {})
+        values = values.get(part)  # type: ignore[assignment]
+        if not isinstance(values, dict):
+            raise ValueError(f"{where}: there is no such setting")
     return values, key
 
 

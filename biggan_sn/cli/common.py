@@ -8,7 +8,7 @@ from dataclasses import fields
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.config import Config
-from biggan_sn.config_io import to_dict, values_after_rollbacks
+from biggan_sn.config_io import after_rollbacks, to_dict, values_after_rollbacks
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 
 COLLAPSED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
@@ -42,7 +42,7 @@ def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
 
 
 def _check_types_after_rollback(parser: ArgumentParser, config: Config) -> None:
-    """Raises ValueError if a rollback would give a field something of the wrong type."""
+    """Raises ValueError if a rollback would give a field something wrong."""
     values = values_after_rollbacks(config, 1)
     if values == to_dict(config):
         return
@@ -50,6 +50,8 @@ def _check_types_after_rollback(parser: ArgumentParser, config: Config) -> None:
         parser.parse_object({**values, "run_dir": "."})
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"collapse.change: {error}") from error
+    for attempt in range(1, config.collapse.rollbacks + 1):
+        after_rollbacks(config, attempt)
 
 
 def ranks() -> int:

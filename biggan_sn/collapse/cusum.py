@@ -9,7 +9,7 @@ Numbers = NDArray[np.float64]
 Memory = dict[str, Numbers]
 
 DRIFT = 0.5  # standard deviations that an increment may lie above the usual one for ever
-CLIP = 30.0  # most that one increment counts: one alone must not reach a threshold of 30
+CLIP = 30.0  # most that one increment counts: from calm, one alone does not reach a sum of 30
 CAP = 100.0  # most that a sum comes to, so that it is calm again some time after
 WINDOW = 10  # increments that make a burst
 FORGETTING = 0.05  # weight of the newest increment in what is usual
@@ -22,17 +22,15 @@ LEAST = 1e-4  # of a deviation: what stood still may tremble
 def new_memory(size: int) -> Memory:
     """Of `size` series that were never looked at; in it are arrays [size].
 
-    sums: the CUSUMs, 0 where nothing is unusual. since: the step at which each was 0 last, which is
-    where the change began (Page's estimate). start: the value then. value: the newest. seen, mean,
-    deviation: number of increments so far, and the usual ones: mean and mean absolute deviation.
-    burst: by how much more than usual it rose of late, older increments counting less and less.
+    sums: the CUSUMs, 0 where nothing is unusual. burst: by how much more than usual it rose of
+    late, older increments counting less and less. value: the newest. seen, mean, deviation: number
+    of increments so far, and the usual ones: mean and mean absolute deviation.
     """
-    zeros = ("sums", "since", "seen", "mean", "deviation", "burst")
-    nothing = {name: np.zeros(size) for name in zeros}
-    return nothing | {name: np.full(size, np.nan) for name in ("start", "value")}
+    nothing = {name: np.zeros(size) for name in ("sums", "burst", "seen", "mean", "deviation")}
+    return nothing | {"value": np.full(size, np.nan)}
 
 
-def observe(memory: Memory, step: int, values: Numbers) -> None:
+def observe(memory: Memory, values: Numbers) -> None:
     """Takes the next values [size] into the memory, in place. An increment counts by how many of
     its own standard deviations it lies above the usual. A series without a finite value rests."""
     known = np.isfinite(values)
@@ -40,13 +38,10 @@ def observe(memory: Memory, step: int, values: Numbers) -> None:
     away = np.where(moved, values - memory["value"] - memory["mean"], 0.0)
     ready = moved & (memory["seen"] >= BURN_IN)
     score = np.minimum(away / (DEVIATION * memory["deviation"] + LEAST), CLIP) - DRIFT
-    burst = (1 - 1 / WINDOW) * memory["burst"] + np.where(ready, away, 0.0)
-    memory["burst"] = np.maximum(burst, 0.0)
+    burst = np.maximum((1 - 1 / WINDOW) * memory["burst"] + away, 0.0)
+    memory["burst"] = np.where(ready, burst, memory["burst"])
     memory["sums"] = np.clip(memory["sums"] + np.where(ready, score, 0.0), 0.0, CAP)
     memory["value"] = np.where(known, values, memory["value"])
-    calm = memory["sums"] == 0
-    memory["since"] = np.where(calm, float(step), memory["since"])
-    memory["start"] = np.where(calm, memory["value"], memory["start"])
     _learn(memory, away, moved, ready)
 
 

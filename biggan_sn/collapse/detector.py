@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from biggan_sn.collapse.cusum import Memory
-from biggan_sn.collapse.signs import SIGNS, Look
+from biggan_sn.collapse.signs import CALM, SIGNS, Look
 from biggan_sn.config import CollapseConfig
 
-CALM = 0.5  # a level below it is no sign of anything
 MOST = 100.0  # a level above it says no more
 
 
@@ -73,6 +72,8 @@ class Detector:
         before, self.levels[name] = self.levels[name], level
         if level < CALM:
             self.since[name] = look.step
+        if "onset" in self._memory[name]:
+            self.since[name] = int(self._memory[name]["onset"])
         return before < 1 <= level
 
     def _alarm(self, name: str, step: int, reason: str) -> Alarm:
@@ -108,22 +109,31 @@ class Detector:
         }
         for name in SIGNS:
             state[f"{name}/level"] = np.array(self.levels[name])
-            state[f"{name}/calm"] = np.array(float(self.since[name]))
+            state[f"{name}/calm_until"] = np.array(float(self.since[name]))
         return {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restores what `state` gave. A sign that is new starts afresh.
 
         Raises:
-            ValueError: a sign that is not known.
+            ValueError: a sign that is not known, or of which something is missing.
         """
+        found: dict[str, Memory] = {}
         for key, value in state.items():
             name, _, part = key.partition("/")
-            if name not in SIGNS:
-                raise ValueError(f"not a sign of collapse: {name!r}")
-            if part == "level":
-                self.levels[name] = value.item()
-            elif part == "calm":
-                self.since[name] = int(value.item())
-            else:
-                self._memory[name][part] = value.numpy().copy()
+            found.setdefault(name, {})[part] = value.numpy().copy()
+        for name, memory in found.items():
+            _check(name, memory)
+            self.levels[name] = float(memory.pop("level"))
+            self.since[name] = int(memory.pop("calm_until"))
+            self._memory[name] = memory
+
+
+def _check(name: str, memory: Memory) -> None:
+    """Raises ValueError unless the memory of a sign is empty or whole."""
+    if name not in SIGNS:
+        raise ValueError(f"not a sign of collapse: {name!r}")
+    always = {"level", "calm_until"}
+    sizes = {value.shape for value in memory.values() if value.ndim}
+    if set(memory) not in (always, always | set(SIGNS[name].parts)) or len(sizes) > 1:
+        raise ValueError(f"the memory of {name!r} is not whole")

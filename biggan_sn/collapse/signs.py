@@ -11,14 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from biggan_sn.collapse.cusum import Memory, Numbers, new_memory, observe
+from biggan_sn.collapse.cusum import Memory, new_memory, observe
 from biggan_sn.config import CollapseConfig
 
+CALM = 0.5  # a level below it is no sign of anything
+QUIET = 0.25  # the same for explosions, whose level is seldom higher in a healthy run
 SMOOTHING = 0.1  # weight of the newest look in a running mean
 BLIND = 0.01  # of what images differ, in lengths of D's features: less is nothing
 BLIND_LOOKS = 5.0  # one after the other
 FIDS = 3  # evaluations, of which the best counts
-CERTAIN = 3.0  # standard errors
+CERTAIN = 5.0  # standard errors; of 300 looks at nothing, one in four is three away
+LOGITS = ("d_on_train", "d_on_heldout", "d_on_fake")
 SETTLED = 10.0  # looks until a running mean is one
 
 Sizes = Mapping[str, float]
@@ -31,7 +34,7 @@ class Look:
     Args:
         step: updates of G so far.
         scalars: d_doubt, D's loss over that of a D that cannot tell, if that is above 0; and what
-            `Probe.look` of the training room finds.
+            `Probe.look` of the training room finds. All are finite.
         weights: sizes of each weight, "G conv: sigma_0" and so on; empty if nobody measured them.
         fid: of an evaluation at this step, if there was one.
     """
@@ -43,10 +46,13 @@ class Look:
 
 
 class Sign(NamedTuple):
-    """A row: its channel (a switch of the config), read(look, memory, config) -> level, or None if
-    the look has nothing for it, and tell(look, memory) -> one sentence about what it saw."""
+    """A row: its channel (a switch of the config); read(look, memory, config) -> level, or None if
+    the look has nothing for it; tell(look, memory) -> one sentence about what it saw. The memory is
+    empty at first, then holds `parts`; `onset` in it is the last calm step, where that is not the
+    last of a level below CALM."""
 
     channel: str
+    parts: tuple[str, ...]
     read: Callable[[Look, Memory, CollapseConfig], float | None]
     tell: Callable[[Look, Memory], str]
 
@@ -57,32 +63,29 @@ def _explosion(look: Look, memory: Memory, config: CollapseConfig) -> float | No
     if not look.weights:
         return None
     if not memory:
-        memory.update(new_memory(len(look.weights)))
-    sizes = np.array(list(look.weights.values()))
+        memory |= new_memory(len(look.weights))
     with np.errstate(divide="ignore", invalid="ignore"):
-        observe(memory, look.step, np.log(sizes))
-    return float(np.max(_explosions(memory, config), initial=0.0))
-
-
-def _explosions(memory: Memory, config: CollapseConfig) -> Numbers:
+        observe(memory, np.log(np.array(list(look.weights.values()))))
     levels = np.minimum(memory["sums"] / config.cusum, memory["burst"] / math.log(config.growth))
     memory["worst"] = np.array(np.argmax(levels), np.float64)
-    return np.asarray(levels)
+    level = float(np.max(levels))
+    if level < QUIET or "calm" not in memory:
+        memory["calm"], memory["onset"] = memory["value"].copy(), np.array(float(look.step))
+    return level
 
 
 def _tell_explosion(look: Look, memory: Memory) -> str:
     worst = int(memory["worst"])
-    before, now = np.exp(memory["start"][worst]), np.exp(memory["value"][worst])
-    name = list(look.weights)[worst]
-    return f"{name} grew from {before:.3g} at step {memory['since'][worst]:.0f} to {now:.3g}"
+    before, now = np.exp(memory["calm"][worst]), np.exp(memory["value"][worst])
+    return f"{list(look.weights)[worst]} grew from {before:.3g} to {now:.3g}"
 
 
 def _heldout_gap(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
     """Where D sees held-out images between training images (0) and G's (1): r_v of Karras et al.
     2020, eq. 1."""
-    if "d_on_heldout" not in look.scalars:
+    if not all(name in look.scalars for name in LOGITS):
         return None
-    train, heldout, fake = (look.scalars[f"d_on_{name}"] for name in ("train", "heldout", "fake"))
+    train, heldout, fake = (look.scalars[name] for name in LOGITS)
     before = float(memory.get("gap", np.array(train - heldout)))
     gap = _smooth(memory, "gap", train - heldout)
     square = _smooth(memory, "square", (train - heldout - before) * (train - heldout - gap))
@@ -115,7 +118,7 @@ def _tell_d_loss(look: Look, memory: Memory) -> str:
 
 
 def _diversity(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
-    if not math.isfinite(look.scalars.get("diversity", math.nan)):  # D is blind
+    if "diversity" not in look.scalars:  # D is blind
         return None
     now = _smooth(memory, "diversity", look.scalars["diversity"])
     return config.diversity / max(now, 1e-12) if _settled(memory) else 0.0
@@ -132,7 +135,7 @@ def _blind(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
     """Also a D whose ReLUs are all dead, which no loss and no weight betrays."""
     if "contrast" not in look.scalars:
         return None
-    blind = not look.scalars["contrast"] >= BLIND
+    blind = look.scalars["contrast"] < BLIND
     memory["looks"] = np.array((float(memory.get("looks", np.array(0.0))) + 1) * blind)
     return float(memory["looks"]) / BLIND_LOOKS
 
@@ -149,6 +152,8 @@ def _fid(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
     memory["last"] = np.append(before, look.fid)[-FIDS:]
     memory["best"] = np.fmin(memory.get("best", np.array(np.inf)), look.fid)
     best, now = float(memory["best"]), float(memory["last"].min())
+    if look.fid <= (1 + CALM * (config.fid_rise - 1)) * best:
+        memory["onset"] = np.array(float(look.step))  # what was calm then is told two later
     return (now / best - 1) / (config.fid_rise - 1) if math.isfinite(best) else 0.0
 
 
@@ -165,16 +170,28 @@ def _smooth(memory: Memory, name: str, value: float) -> float:
     return float(memory[name])
 
 
+def _means(*names: str) -> tuple[str, ...]:
+    """What `_smooth` keeps."""
+    return (*names, *(f"{name}_looks" for name in names))
+
+
 def _settled(memory: Memory) -> bool:
     looks = (float(value) for name, value in memory.items() if name.endswith("_looks"))
     return max(looks) >= SETTLED
 
 
 SIGNS: dict[str, Sign] = {
-    "explosion": Sign("explosion", _explosion, _tell_explosion),
-    "heldout_gap": Sign("memorization", _heldout_gap, _tell_heldout_gap),
-    "d_loss": Sign("memorization", _d_loss, _tell_d_loss),
-    "diversity": Sign("quality", _diversity, _tell_diversity),
-    "blindness": Sign("quality", _blind, _tell_blind),
-    "fid_rise": Sign("quality", _fid, _tell_fid),
+    "explosion": Sign(
+        "explosion", (*new_memory(0), "worst", "calm", "onset"), _explosion, _tell_explosion
+    ),
+    "heldout_gap": Sign(
+        "memorization",
+        (*_means("gap", "square", "apart"), "ratio"),
+        _heldout_gap,
+        _tell_heldout_gap,
+    ),
+    "d_loss": Sign("memorization", _means("doubt"), _d_loss, _tell_d_loss),
+    "diversity": Sign("quality", _means("diversity"), _diversity, _tell_diversity),
+    "blindness": Sign("quality", ("looks",), _blind, _tell_blind),
+    "fid_rise": Sign("quality", ("last", "best", "onset"), _fid, _tell_fid),
 }

@@ -25,8 +25,8 @@ Sigmas = dict[str, dict[str, list[float]]]  # network (G, D) -> layer -> sigma_0
 
 
 class Measured(NamedTuple):
-    """What is known of all raw weights: singular values, 0 past the rank of a weight and nan where
-    it is not finite; and Frobenius norms, by network and layer."""
+    """What is known of all raw weights by network and layer: singular values, 0 past the rank of a
+    weight and nan where it is not finite, or none if they were not asked for; Frobenius norms."""
 
     sigmas: Sigmas
     lengths: dict[str, dict[str, float]]
@@ -53,26 +53,31 @@ class Measured(NamedTuple):
         ]
 
 
-def on_device(spectra: Mapping[str, Spectrum]) -> Tensor:
-    """The numbers of `Measured` in one vector. Every process must call it."""
-    parts = [t for s in spectra.values() for t in (s.known().sigmas.flatten(), s.lengths())]
+def on_device(spectra: Mapping[str, Spectrum], sigmas: bool) -> Tensor:
+    """The numbers of `Measured` in one vector, without singular values unless asked: where nobody
+    follows them, they have to be searched. Every process must call it."""
+    parts = []
+    for spectrum in spectra.values():
+        parts += [spectrum.known().sigmas.flatten()] if sigmas else []
+        parts.append(spectrum.lengths())
     return torch.cat([part.double() for part in parts])
 
 
-def on_host(spectra: Mapping[str, Spectrum], numbers: Iterator[float]) -> Measured:
+def on_host(spectra: Mapping[str, Spectrum], sigmas: bool, numbers: Iterator[float]) -> Measured:
     """What `on_device` made, by name."""
     measured = Measured({}, {})
     for network, spectrum in spectra.items():
-        measured.sigmas[network] = {
-            layer: list(islice(numbers, spectrum.values)) for layer in spectrum.layers
-        }
+        if sigmas:
+            measured.sigmas[network] = {
+                layer: list(islice(numbers, spectrum.values)) for layer in spectrum.layers
+            }
         measured.lengths[network] = dict(zip(spectrum.layers, numbers, strict=False))
     return measured
 
 
 def measure(spectra: Mapping[str, Spectrum]) -> Measured:
     """All raw weights now. Every process must call it."""
-    return on_host(spectra, iter(on_device(spectra).tolist()))
+    return on_host(spectra, True, iter(on_device(spectra, True).tolist()))
 
 
 def worst_layers(now: Sigmas) -> str:

@@ -99,32 +99,43 @@ class Probe:
         two training images of any class do. contrast: the latter, in lengths of these features.
         d_on_train, d_on_heldout (if there are held-out images), d_on_fake: D's mean logits.
         """
-        generator, discriminator = self._play.g.network, self._play.d.network
-        assert isinstance(discriminator, Discriminator)
-        with reading(generator), reading(discriminator):
+        with reading(self._play.g.network), reading(self._play.d.network):
             fake = self._pairs(next(self._fakes))
             reals = {name: next(stream) for name, stream in self._reals.items()}
             batches = {**reals, "fake": fake}
-            logits = self._play.judge(discriminator, *batches.values())
-            found = {f"d_on_{n}": x.mean() for n, x in zip(batches, logits, strict=True)}
-            found |= self._spread(discriminator, fake.images, batches["train"].images)
+            found = {f"d_on_{name}": self._logits(batch).mean() for name, batch in batches.items()}
+            found |= self._spread(fake.images, batches["train"].images)
         return found
 
-    def _spread(
-        self, discriminator: Discriminator, fake: Tensor, real: Tensor
-    ) -> dict[str, Tensor]:
+    def _logits(self, batch: Batch) -> Tensor:
+        """D's logits [n]; like all here, from no more images at once than in training."""
+        size = self._play.d.microbatch
+        parts = zip(batch.images.split(size), batch.labels.split(size), strict=True)
+        judge, network = self._play.judge, self._play.d.network
+        return torch.cat([judge(network, Batch(*part))[0] for part in parts])
+
+    def _spread(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """`diversity` and `contrast` from images [n, 3, H, W] each, two and two."""
-        with self._play.autocast():
-            features = at_least_fp32(discriminator.features(torch.cat([fake, real])))
-        one, other = features.unflatten(0, (-1, 2)).unbind(1)
-        fakes, reals = (one - other).norm(dim=1).unflatten(0, (2, -1)).mean(1).unbind()
-        length = features[len(fake) :].norm(dim=1).mean()
+        fake, real = self._features(fake), self._features(real)
+        fakes, reals = ((x[::2] - x[1::2]).norm(dim=1).mean() for x in (fake, real))
+        length = real.norm(dim=1).mean().clamp_min(torch.finfo(real.dtype).tiny)
         return {"diversity": fakes / reals, "contrast": reals / length}
+
+    def _features(self, images: Tensor) -> Tensor:
+        """D's features [n, C] of images [n, 3, H, W]."""
+        discriminator = self._play.d.network
+        assert isinstance(discriminator, Discriminator)
+        with self._play.autocast():
+            parts = images.split(self._play.d.microbatch)
+            return at_least_fp32(torch.cat([discriminator.features(part) for part in parts]))
 
     def _pairs(self, positions: range) -> Batch:
         """G's images [n, 3, H, W], two and two of one class."""
         pairs = range(positions.start // 2, positions.stop // 2)
         z = self._latents.z(positions).to(self._play.device, non_blocking=True)
         y = self._latents.y(pairs).repeat_interleave(2).to(self._play.device, non_blocking=True)
+        size = self._play.g.microbatch
         with self._play.autocast():
-            return Batch(at_least_fp32(self._play.g.network(z, y)), y)
+            parts = zip(z.split(size), y.split(size), strict=True)
+            images = torch.cat([self._play.g.network(*part) for part in parts])
+        return Batch(at_least_fp32(images), y)

@@ -179,12 +179,11 @@ class Trainer:
             alone = self.world.ranks == 1  # of many, all must know before one may stop
             logging = self._due(self.config.logs.every)
             saving = self._saving() or (told and alone)
-            measuring = saving or self._due(self.config.monitor.every)
-            if not (logging or measuring or self.watch.due(self.step)):
+            measuring = self._due(self.config.monitor.every)
+            if not (logging or saving or measuring or self.watch.due(self.step)):
                 continue
-            # Measured before they are saved: the losses do not know yet what the update has done.
             seen = self.watch.see(self.step, scalars, measuring)
-            if lost := self.watch.lost(seen):  # all processes see the same numbers
+            if lost := self.watch.lost(seen):  # all processes see the same, and nobody saves it
                 self._act([lost], told, logs)
             if logging:
                 speed = images_per_step * (self.step - last) / (time.monotonic() - clock)
@@ -263,7 +262,7 @@ class Trainer:
     def _show(self, seen: Seen, logs: Logs | None) -> None:
         """Spectra and sample grids."""
         drawing = self._due(self.config.logs.images)
-        if logs and seen.weights and self._due(self.config.monitor.every):
+        if logs and self._due(self.config.monitor.every):
             discriminator = self.networks["D"]
             assert isinstance(discriminator, Discriminator)
             logs.spectra(self.step, seen.weights, estimate_bound(discriminator), drawing)

@@ -24,14 +24,14 @@ class Seen:
     Args:
         step: updates of G done.
         losses: the scalars of the step, over all ranks.
-        probed: those of the look, if there was one.
-        weights: sizes of all weights, if they were measured.
+        probed: those of the look, if there was one; without any that is not finite.
+        weights: what is known of them.
     """
 
     step: int
     losses: dict[str, float]
     probed: dict[str, float]
-    weights: Measured | None
+    weights: Measured
 
 
 class Watch:
@@ -87,24 +87,21 @@ class Watch:
         if self._ranks > 1:
             torch.distributed.all_reduce(device)
             device /= self._ranks
-        if looking or measuring:
-            device = torch.cat([device, on_device(self._spectra)])
-        numbers = iter(device.tolist())
-        losses, means = (dict(zip(part, numbers, strict=False)) for part in (scalars, probed))
-        weights = on_host(self._spectra, numbers) if looking or measuring else None
-        return Seen(step, losses, means, weights)
+        sigmas = looking or measuring
+        numbers = iter(torch.cat([device, on_device(self._spectra, sigmas)]).tolist())
+        losses, found = (dict(zip(part, numbers, strict=False)) for part in (scalars, probed))
+        finite = {name: value for name, value in found.items() if math.isfinite(value)}
+        return Seen(step, losses, finite, on_host(self._spectra, sigmas, numbers))
 
     def lost(self, seen: Seen) -> Alarm | None:
         """An alarm if anything is not finite: then there is nothing to go on with."""
         wrong = [f"{name} is {x}" for name, x in seen.losses.items() if not math.isfinite(x)]
-        if seen.weights:
-            wrong += [f"the weight of {name} is not finite" for name in seen.weights.not_finite()]
+        wrong += [f"the weight of {name} is not finite" for name in seen.weights.not_finite()]
         last_look = (seen.step - 1) // self._unit * self._unit
         return self.detector.lost(seen.step, wrong[0], last_look) if wrong else None
 
     def judge(self, seen: Seen) -> list[Alarm]:
         """What is alarming in a look."""
-        assert seen.weights
         scalars = dict(seen.probed)
         if self._undecided > 0:
             scalars["d_doubt"] = seen.losses["d_loss"] / self._undecided

@@ -367,7 +367,7 @@ def test_config_of_a_checkpoint_from_the_future(make, run):
 
 
 TENSORS = ("generator", "discriminator", "ema", "generator_optimizer", "discriminator_optimizer",
-           "spectra")  # fmt: skip
+           "spectra", "collapse")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TENSORS)

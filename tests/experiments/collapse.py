@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -268,7 +268,7 @@ class Outcome:
     Args:
         job: which.
         fids, varieties: of the averaged G's samples, by step.
-        alarms: as recorded.
+        alarms: of the detector as it is now, from what the run recorded.
         broke: the step at which something was not finite; None if that never happened.
     """
 
@@ -282,13 +282,13 @@ class Outcome:
     def of(cls, job: Job) -> "Outcome":
         """From the records of a run."""
         scores = [r for r in records.read(job.folder / records.SCALARS) if "evaluation/fid" in r]
-        alarms = records.alarms(job.folder)
-        broke = [alarm["step"] for alarm in alarms if alarm["sign"] == "finite"]
+        lost = [alarm for alarm in records.alarms(job.folder) if alarm["sign"] == "finite"]
+        broke = [alarm["step"] for alarm in lost]
         fids, varieties = (
             {score["step"]: score[f"evaluation/{name}"] for score in scores}
             for name in ("fid", "variety")
         )
-        return cls(job, fids, varieties, alarms, broke[0] if broke else None)
+        return cls(job, fids, varieties, _alarms(job) + lost, broke[0] if broke else None)
 
     def ruined(self, healthy: "Usual") -> int | None:
         """The first evaluation from which on quality stays away from that of healthy runs."""
@@ -310,6 +310,13 @@ class Outcome:
             detector.observe(look)
             highest = {sign: max(highest[sign], detector.levels[sign]) for sign in SIGNS}
         return highest
+
+
+def _alarms(job: Job) -> list[records.Record]:
+    """What the detector says to the looks at a run. The run itself said the same, if the detector
+    was the same then."""
+    detector = Detector(job.config().collapse)
+    return [asdict(alarm) for look in looks(job) for alarm in detector.observe(look)]
 
 
 def looks(job: Job) -> Iterator[Look]:
@@ -474,7 +481,7 @@ def draw(out: Path, seed: int) -> None:
         diversity = _running_mean([look.scalars["diversity"] for look in seen])
         column[3].semilogy(steps, diversity, color="C2")
         column[3].axhline(CollapseConfig().diversity, lw=0.7, ls=":", color="black")
-        for alarm in records.alarms(job.folder):
+        for alarm in Outcome.of(job).alarms:
             for axis in column:
                 axis.axvline(alarm["step"], color="red", lw=0.8)
             column[0].text(
