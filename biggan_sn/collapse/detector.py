@@ -135,5 +135,6 @@ def _check(name: str, memory: Memory) -> None:
         raise ValueError(f"not a sign of collapse: {name!r}")
     always = {"level", "calm_until"}
     sizes = {value.shape for value in memory.values() if value.ndim}
-    if set(memory) not in (always, always | set(SIGNS[name].parts)) or len(sizes) > 1:
+    parts = set(SIGNS[name].parts) or set(memory)
+    if set(memory) not in (always, always | parts) or len(sizes) > 1:
         raise ValueError(f"the memory of {name!r} is not whole")

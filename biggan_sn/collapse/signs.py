@@ -48,13 +48,13 @@ class Look:
 class Sign(NamedTuple):
     """A row: its channel (a switch of the config); read(look, memory, config) -> level, or None if
     the look has nothing for it; tell(look, memory) -> one sentence about what it saw. The memory is
-    empty at first, then holds `parts`; `onset` in it is the last calm step, where that is not the
-    last of a level below CALM."""
+    empty at first, then holds `parts`, without which a checkpoint is refused; `onset` in it is the
+    last calm step, where that is not the last of a level below CALM."""
 
     channel: str
-    parts: tuple[str, ...]
     read: Callable[[Look, Memory, CollapseConfig], float | None]
     tell: Callable[[Look, Memory], str]
+    parts: tuple[str, ...] = ()
 
 
 def _explosion(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
@@ -180,18 +180,14 @@ def _settled(memory: Memory) -> bool:
     return max(looks) >= SETTLED
 
 
+EXPLOSION = (*new_memory(0), "worst", "calm", "onset")
+GAP = (*_means("gap", "square", "apart"), "ratio")
+
 SIGNS: dict[str, Sign] = {
-    "explosion": Sign(
-        "explosion", (*new_memory(0), "worst", "calm", "onset"), _explosion, _tell_explosion
-    ),
-    "heldout_gap": Sign(
-        "memorization",
-        (*_means("gap", "square", "apart"), "ratio"),
-        _heldout_gap,
-        _tell_heldout_gap,
-    ),
-    "d_loss": Sign("memorization", _means("doubt"), _d_loss, _tell_d_loss),
-    "diversity": Sign("quality", _means("diversity"), _diversity, _tell_diversity),
-    "blindness": Sign("quality", ("looks",), _blind, _tell_blind),
-    "fid_rise": Sign("quality", ("last", "best", "onset"), _fid, _tell_fid),
+    "explosion": Sign("explosion", _explosion, _tell_explosion, EXPLOSION),
+    "heldout_gap": Sign("memorization", _heldout_gap, _tell_heldout_gap, GAP),
+    "d_loss": Sign("memorization", _d_loss, _tell_d_loss, _means("doubt")),
+    "diversity": Sign("quality", _diversity, _tell_diversity, _means("diversity")),
+    "blindness": Sign("quality", _blind, _tell_blind, ("looks",)),
+    "fid_rise": Sign("quality", _fid, _tell_fid, ("last", "best", "onset")),
 }

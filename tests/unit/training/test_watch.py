@@ -50,3 +50,15 @@ def test_looks_add_no_transfer_where_losses_are_logged(small_config, tmp_path, m
     ]
     assert seen[0] == seen[1]
     assert seen[0][1] >= config.steps // shown, "the losses come over in lists"
+
+
+def test_what_a_blind_d_makes_meaningless_is_left_out(small_config, tmp_path):
+    trainer = Trainer(small_config, tmp_path, World())
+    trainer.watch.start(0)
+    with torch.no_grad():
+        trainer.networks["D"].blocks[-1].conv2.bias.fill_(-1e6)
+    seen = trainer.watch.see(2, {"d_loss": torch.ones(())}, measuring=False)
+    trainer.watch.close()
+    assert "diversity" not in seen.probed
+    assert seen.probed["contrast"] == 0
+    assert seen.losses == {"d_loss": 1.0}
