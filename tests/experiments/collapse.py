@@ -478,7 +478,7 @@ def draw(out: Path, seed: int) -> None:
                             ("d_on_fake", "G's images")):  # fmt: skip
             logits = _running_mean([look.scalars[name] for look in seen])
             column[2].plot(steps, logits, label=label)
-        diversity = _running_mean([look.scalars["diversity"] for look in seen])
+        diversity = _running_mean([look.scalars.get("diversity", math.nan) for look in seen])
         column[3].semilogy(steps, diversity, color="C2")
         column[3].axhline(CollapseConfig().diversity, lw=0.7, ls=":", color="black")
         for alarm in Outcome.of(job).alarms:
