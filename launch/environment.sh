@@ -14,11 +14,16 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 installed=$venv/.installed-${EXTRA:-run}
 if ! cmp -s pyproject.toml "$installed"; then
-  room=$(df -Pk "$venv" "${TMPDIR:-/tmp}" | awk 'NR == 2 || $4 < least { least = $4 } END { print least }')
-  if [ -z "$(ls "$venv"/.installed-* 2>/dev/null)" ] && [ "$room" -lt 10000000 ]; then
-    echo "installing takes 9 GB of disk at the most (torch and CUDA), of which 6 stay;" \
-      "there are $((room / 1000000)) GB at $venv and ${TMPDIR:-/tmp}" >&2
-    exit 2
+  if [ ! -d "$(echo "$venv"/lib/python3*/site-packages/torch)" ]; then
+    downloads=${TMPDIR:-/tmp}
+    room() { df -Pk "$1" | awk 'NR == 2 { print int($4 / 1e6) }'; }
+    together=9 # torch and CUDA: 6 GB stay, 3 are downloads
+    [ "$(stat -c %d "$venv")" = "$(stat -c %d "$downloads")" ] || together=6
+    if [ "$(room "$venv")" -lt "$together" ] || [ "$(room "$downloads")" -lt 3 ]; then
+      echo "too little room on the disk: installing takes 6 GB in $venv, where there are" \
+        "$(room "$venv"), and meanwhile 3 in $downloads, where there are $(room "$downloads")" >&2
+      exit 2
+    fi
   fi
   echo "installing biggan_sn$extra (a few minutes and about 6 GB the first time)"
   "$venv/bin/python" -m pip install --quiet --upgrade pip

@@ -55,6 +55,20 @@ def cost_of_control(
         monitor: looking at the spectra and at the bound of D, writing and drawing them.
         watch: looking for signs of collapse: the probe, held-out images included, and the detector.
     """
+    seconds: dict[str, float] = {}
+    for name, times, work in _parts(step, config, play):
+        spent = times * _seconds(work, wait) if times else 0.0
+        seconds[name] = seconds.get(name, 0.0) + spent
+    for name, every, look in (
+        ("monitor", config.monitor.every, _monitor),
+        ("watch", config.collapse.every, _watch),
+    ):
+        seconds[name] = look(step, config, wait) / every if every else 0.0
+    return seconds
+
+
+def _parts(step: GANStep, config: Config, play: Callable[[], None]) -> list[Part]:
+    """What happens in every step."""
     parts = []
     for network, constraint, regularizer, named, updates in (
         (step.g.network, step.g_constraint, step.g_regularizer, config.regularizers.generator, 1),
@@ -70,15 +84,7 @@ def cost_of_control(
         parts += _constraint(constraint, updates, config.lipschitz.power_iterations)
         regularizing = _regularizing(network, regularizer)
         parts.append(("regularizers", updates if named else 0, regularizing))
-    seconds = dict.fromkeys((name for name, _, _ in parts), 0.0)
-    for name, times, work in parts:
-        seconds[name] += times * _seconds(work, wait) if times else 0.0
-    for name, every, look in (
-        ("monitor", config.monitor.every, _monitor),
-        ("watch", config.collapse.every, _watch),
-    ):
-        seconds[name] = look(step, config, wait) / every if every else 0.0
-    return seconds
+    return parts
 
 
 def _seconds(work: Work, wait: Callable[[], None]) -> float:

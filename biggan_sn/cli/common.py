@@ -49,7 +49,7 @@ def _check_types_after_rollback(parser: ArgumentParser, config: Config) -> None:
     try:
         parser.parse_object({**values, "run_dir": "."})
     except (ArgumentError, TypeError) as error:
-        raise ValueError(f"collapse.change: {error}") from error
+        raise ValueError(f"collapse, after a rollback: {error}") from error
     for attempt in range(1, config.collapse.rollbacks + 1):
         after_rollbacks(config, attempt)
 

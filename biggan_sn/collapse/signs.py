@@ -19,6 +19,7 @@ QUIET = 0.25  # the same for explosions, whose level is seldom higher in a healt
 SMOOTHING = 0.1  # weight of the newest look in a running mean
 BLIND = 0.01  # of what images differ, in lengths of D's features: less is nothing
 BLIND_LOOKS = 5.0  # one after the other
+FAR = 10.0  # a ratio above it only says that D hardly knows G's images from training images
 FIDS = 3  # evaluations, of which the best counts
 CERTAIN = 5.0  # standard errors; of 300 looks at nothing, one in four is three away
 LOGITS = ("d_on_train", "d_on_heldout", "d_on_fake")
@@ -90,7 +91,7 @@ def _heldout_gap(look: Look, memory: Memory, config: CollapseConfig) -> float | 
     gap = _smooth(memory, "gap", train - heldout)
     square = _smooth(memory, "square", (train - heldout - before) * (train - heldout - gap))
     apart = _smooth(memory, "apart", train - fake)
-    memory["ratio"] = np.array(gap / max(apart, 1e-6 * abs(gap), 1e-12))
+    memory["ratio"] = np.array(gap / apart if apart > 0 else 0.0)
     if not _settled(memory):
         return 0.0
     # Where D hardly tells G's images from training images, any gap is large beside the other. It
@@ -102,7 +103,7 @@ def _heldout_gap(look: Look, memory: Memory, config: CollapseConfig) -> float | 
 def _tell_heldout_gap(look: Look, memory: Memory) -> str:
     return (
         "D knows the training images by heart: it sees held-out images "
-        f"{memory['ratio']:.0%} of the way from them to G's"
+        f"{min(memory['ratio'], FAR):.0%} of the way from them to G's"
     )
 
 

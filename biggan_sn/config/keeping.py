@@ -28,16 +28,18 @@ class CollapseConfig:
     whose losses are not finite stops or goes back in any case.
 
     Args:
-        every: steps between two looks; 0 looks at nothing but the losses that are logged.
+        every: steps between two looks; 0 asks no more than that all be finite.
         explosion: what to do when the weights of a layer explode.
         memorization: what to do when D knows the training images by heart.
         quality: what to do when a loss is not finite, the pictures of a class become one
             (diversity), D sees no image any more (blindness) or the FID turns up (fid_rise).
-        rollbacks: so many times the run goes back: to its newest checkpoint from before the first
-            sign, each time with other random numbers and new images. Then it stops.
+        rollbacks: so many times the run goes back, by hand or by itself: to its newest checkpoint
+            from before the first sign, each time with other random numbers and new images. Then it
+            stops.
         scale: settings multiplied at each rollback, as {generator.lr: 0.5}.
         change: settings replaced from the first rollback on, as {penalties.r1: 1}.
-        images: held-out images, and as many of G, in one look, over all processes.
+        images: held-out images, and as many of G and of training, in one look, over all processes;
+            an even number on each.
         cusum: an explosion is a CUSUM above this: of the increments of log sigma_0, log sigma_0 /
             sigma_1 or log Frobenius norm between two looks, in robust standard deviations.
         growth: and within some ten looks the layer has grown so many times more than usual.
@@ -84,8 +86,8 @@ class CheckpointConfig:
     Args:
         every: steps between two checkpoints.
         keep: how many of the newest are kept.
-        keep_spaced: how many ages beyond them one is kept of, each twice the one before: to go
-            back to when a collapse began long before it showed.
+        keep_spaced: of how many ages beyond them, each twice the one before, there is always one:
+            to go back to when a collapse began long before it showed. Two are kept for each.
         keep_best: how many of the best by evaluation are kept beside them.
     """
 

@@ -80,14 +80,22 @@ class Logs:
         else:
             print(message, flush=True)  # noqa: T201
 
-    def scalars(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
-        """Scalars of one step. The bar moves here; without a terminal a line appears."""
+    def scalars(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        images_per_second: float,
+        probed: Mapping[str, float],
+    ) -> None:
+        """Scalars of one step. The bar moves here, or without a terminal a line appears, and shows
+        the losses."""
+        values = {**losses, **probed}
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
         self.board.add_scalar("speed/images_per_second", images_per_second, step)
         record = {"step": step, **values, "images_per_second": images_per_second}
         append(self.folder / SCALARS, record)
-        shown = " ".join(f"{name} {value:+.3f}" for name, value in values.items())
+        shown = " ".join(f"{name} {value:+.3f}" for name, value in losses.items())
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix_str(shown)
         line = (
@@ -139,8 +147,7 @@ class Logs:
         evidence = "\n".join(f"- {sign} at {level:.0%}" for sign, level in alarm["levels"].items())
         text = f"{alarm['channel']}: {alarm['reason']}; to do: {alarm['action']}\n\n{evidence}"
         self.board.add_text("collapse/alarms", text, step)
-        if (self.folder / SPECTRA).exists():
-            self._draw_spectra(step)
+        self._draw_spectra(step)
 
     def decision(self, step: int, text: str) -> None:
         """What was decided upon an alarm."""

@@ -162,6 +162,8 @@ def heat_maps(folder: Path) -> dict[str, Pixels]:
     """By name, pictures of layers x time of each network over the run so far: log10 of sigma_0 and
     of sigma_0 / sigma_1. Steps with alarms are marked."""
     found = records.read(folder / records.SPECTRA)[-HEAT_MAP_COLUMNS:]
+    if not found:  # an alarm before the first measurement
+        return {}
     steps = [record["step"] for record in found]
     alarms = [bisect_left(steps, alarm["step"]) for alarm in records.alarms(folder)]
     marks = [column for column in alarms if column < len(steps)]

@@ -107,13 +107,11 @@ class Player:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restores what `state` gave; an empty one is that of a player who has not moved yet.
+        """Restores what `state` gave.
 
         Raises:
             ValueError: the moments are those of another network.
         """
-        if not state:
-            return
         parameters = dict(self.network.named_parameters())
         slots: dict[str, dict[str, Tensor]] = {}
         for key, value in state.items():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch, Loader, open_dataset
+from biggan_sn.data.shards import ShardError
 from biggan_sn.models.bound import reading
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.latent import Latents
@@ -39,11 +40,16 @@ def open_streams(config: Config, world: World) -> dict[str, Stream]:
         ShardError: they cannot be read, or do not fit.
     """
     streams: dict[str, Stream] = {}
+    classes: dict[tuple[str, ...], str] = {}
     paths = {"train": config.data.path, "heldout": config.data.heldout}
     for name, path in paths.items() if config.collapse.every else ():
         if path:
             data = replace(config.data, path=path, threads=1, prefetch=1)
-            streams[name] = Loader(open_dataset(data), data, config.seed, world.device)
+            index = open_dataset(data)
+            classes.setdefault(index.classes, str(index.root))
+            streams[name] = Loader(index, data, config.seed, world.device)
+    if len(classes) > 1:
+        raise ShardError(f"the classes of {' and '.join(classes.values())} are not the same")
     return streams
 
 
@@ -81,7 +87,8 @@ class Probe:
         """To be called before the first look, and where the run goes on from another step."""
         images = self._here * self._place[1]
         first = (step // self._every if self._every else 0) * images
-        # Training images from the beginning of the run: D has long seen them when they come here.
+        # Training images from the beginning of the run: looks take fewer than training does, so D
+        # has seen them when they come here.
         share = (first, images, *self._place, self._here)
         self._fakes = shares(*share)
         self._reals = {name: stream.batches(*share) for name, stream in self._streams.items()}
@@ -112,7 +119,8 @@ class Probe:
         size = self._play.d.microbatch
         parts = zip(batch.images.split(size), batch.labels.split(size), strict=True)
         judge, network = self._play.judge, self._play.d.network
-        return torch.cat([judge(network, Batch(*part))[0] for part in parts])
+        # Gradient normalization leaves a graph on each.
+        return torch.cat([judge(network, Batch(*part))[0].detach() for part in parts])
 
     def _spread(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """`diversity` and `contrast` from images [n, 3, H, W] each, two and two."""

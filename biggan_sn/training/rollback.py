@@ -74,7 +74,7 @@ def roll_back(
     checkpoints.give_up_after(step, kept)
     done = Rollback(step, given_up, attempt, kept)
     line = {"event": "rollback", "from": given_up, "to": step, "attempt": attempt, "reason": reason}
-    records.append(run / records.COLLAPSE, line)
+    records.append(run / records.COLLAPSE, {**line, "by_hand": reached is None})
     return done
 
 
@@ -88,11 +88,11 @@ def way_back(run: Path, step: int, since: int) -> int | None:
         since: the last step at which all was calm.
 
     Returns:
-        None where none is from before; the oldest of them where all came to nothing before.
+        The oldest where none is from before, or all came to nothing; None where there is none.
     """
     there = [step_of(path) for path in Checkpoints(run / "checkpoints").all()]
-    healthy = [known for known in there if known <= since]
     newest = since
-    if (before := records.rollbacks(run)) and step <= before[-1]["from"]:
-        newest = before[-1]["to"] - 1
-    return max((known for known in healthy if known <= newest), default=min(healthy, default=None))
+    before = [rollback for rollback in records.rollbacks(run) if not rollback["by_hand"]]
+    if before and step <= before[-1]["from"]:
+        newest = min(newest, before[-1]["to"] - 1)
+    return max((known for known in there if known <= newest), default=min(there, default=None))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from biggan_sn.checkpoint import CheckpointError, load_network, load_tensors
+from biggan_sn.checkpoint import CheckpointError, load_network, load_tensors, step_of
 from biggan_sn.collapse.detector import Detector
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.step import GANStep
@@ -48,12 +48,11 @@ def restore(path: Path, play: GANStep, spectra: Mapping[str, Spectrum], detector
             mine = {n: t for n, t in state.items() if n.startswith(f"{network}/")}
             spectrum.load_state({n.removeprefix(f"{network}/"): t for n, t in mine.items()})
 
-    for name, load in (
-        ("generator_optimizer", play.g.load_state),
-        ("discriminator_optimizer", play.d.load_state),
-        ("spectra", load_spectra),
-        ("collapse", detector.load_state),
-    ):
+    groups = {"spectra": load_spectra, "collapse": detector.load_state}
+    if step_of(path) > 0:  # before the first step an optimizer has no state
+        groups["generator_optimizer"] = play.g.load_state
+        groups["discriminator_optimizer"] = play.d.load_state
+    for name, load in groups.items():
         tensors = load_tensors(path, name)
         try:
             load(tensors)

@@ -157,8 +157,10 @@ class Trainer:
 
     def _farewell(self, error: CollapseError) -> CollapseError:
         """The error again, with what a person may do now."""
-        there = way_back(self.folder, self.step, error.since) if self.world.leads else None
-        advice = "there is no checkpoint from before"
+        if not self.world.leads:
+            return error
+        there = way_back(self.folder, self.step, error.since)
+        advice = "it has no checkpoint"
         if there is not None:
             advice = f"to go back: biggan-sn rollback {quote(str(self.folder))} --to {there}"
         times = f" after {self.attempt} rollbacks" if self.attempt else ""
@@ -180,7 +182,8 @@ class Trainer:
             logging = self._due(self.config.logs.every)
             saving = self._saving() or (told and alone)
             measuring = self._due(self.config.monitor.every)
-            if not (logging or saving or measuring or self.watch.due(self.step)):
+            drawing = self._due(self.config.logs.images)
+            if not (logging or saving or measuring or drawing or self.watch.due(self.step)):
                 continue
             seen = self.watch.see(self.step, scalars, measuring)
             if lost := self.watch.lost(seen):  # all processes see the same, and nobody saves it
@@ -188,9 +191,9 @@ class Trainer:
             if logging:
                 speed = images_per_step * (self.step - last) / (time.monotonic() - clock)
                 if logs:
-                    logs.scalars(self.step, seen.losses | seen.probed, speed)
+                    logs.scalars(self.step, seen.losses, speed, seen.probed)
                 clock, last = time.monotonic(), self.step
-            self._show(seen, logs)
+            self._show(seen, logs, measuring, drawing)
             score = self._evaluate(logs)
             stopping = self._act(self._judge(seen, score, logs), told, logs)
             if saving or stopping:
@@ -250,19 +253,15 @@ class Trainer:
         """The alarms of this step; on the leading process, which alone knows the score."""
         if logs is None:
             return []
-        alarms = []
-        if self.watch.due(self.step):
-            alarms += self.watch.judge(seen)
-            logs.signs(self.step, self.watch.detector.levels)
-        # As with looks, an evaluation at the end of a run that may be carried on does not count.
-        if score is not None and self.step % self.config.evaluation.every == 0:
+        alarms = self.watch.judge(seen) if self.watch.due(self.step) else []
+        if score is not None and self.watch.heeds(self.step, self.config.evaluation.every):
             alarms += self.watch.judge_score(self.step, score)
+        logs.signs(self.step, self.watch.detector.levels)
         return alarms
 
-    def _show(self, seen: Seen, logs: Logs | None) -> None:
+    def _show(self, seen: Seen, logs: Logs | None, measuring: bool, drawing: bool) -> None:
         """Spectra and sample grids."""
-        drawing = self._due(self.config.logs.images)
-        if logs and self._due(self.config.monitor.every):
+        if logs and measuring:
             discriminator = self.networks["D"]
             assert isinstance(discriminator, Discriminator)
             logs.spectra(self.step, seen.weights, estimate_bound(discriminator), drawing)
@@ -274,11 +273,9 @@ class Trainer:
             logs.picture(self.step, "samples", grid(images, len(classes)))
 
     def _evaluate(self, logs: Logs | None) -> float | None:
-        """The FID of the average now, if one is due. Other ranks only learn that one was."""
-        if not self._due(self.config.evaluation.every):
+        """The FID of the average now, if one is due; only the leading process knows."""
+        if logs is None or not self._due(self.config.evaluation.every):
             return None
-        if logs is None:
-            return 0.0
         section = self.config.evaluation
         scores = evaluate(self.play.ema.generator(), section.scorer, section.samples, Sampling())
         logs.scores(self.step, scores)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from biggan_sn.collapse.detector import Alarm, Detector
 from biggan_sn.collapse.signs import Look
@@ -26,12 +26,14 @@ class Seen:
         losses: the scalars of the step, over all ranks.
         probed: those of the look, if there was one; without any that is not finite.
         weights: what is known of them.
+        lengths: of all that a network holds, weights, biases and statistics, by short name.
     """
 
     step: int
     losses: dict[str, float]
     probed: dict[str, float]
     weights: Measured
+    lengths: dict[str, float]
 
 
 class Watch:
@@ -58,9 +60,10 @@ class Watch:
     ) -> None:
         self.detector = Detector(config.collapse)
         self._every = config.collapse.every
-        self._unit = min(self._every or config.logs.every, config.logs.every)
+        self._checked = min(self._every or config.logs.every, config.logs.every)  # every so often
         self._probe = probe or Probe(config, play, world)
         self._spectra = spectra
+        self._networks = {"G": play.g.network, "D": play.d.network}
         self._ranks = world.ranks
         nothing = torch.zeros(1)
         self._undecided = float(play.objective.d_loss(nothing, nothing))
@@ -69,6 +72,10 @@ class Watch:
         """Whether there is a look at this step. Not at the last step of a run for being the last:
         it may be carried on, and must not have looked more often than one that never stopped."""
         return self._every > 0 and step % self._every == 0
+
+    def heeds(self, step: int, every: int) -> bool:
+        """Whether an evaluation at this step counts: as with looks, not for being the last."""
+        return self._every > 0 and step % every == 0
 
     def start(self, step: int) -> None:
         """To be called where the run starts, or goes on."""
@@ -88,16 +95,22 @@ class Watch:
             torch.distributed.all_reduce(device)
             device /= self._ranks
         sigmas = looking or measuring
-        numbers = iter(torch.cat([device, on_device(self._spectra, sigmas)]).tolist())
-        losses, found = (dict(zip(part, numbers, strict=False)) for part in (scalars, probed))
+        lengths = torch.stack([_length(network) for network in self._networks.values()])
+        parts = [device, lengths.double(), on_device(self._spectra, sigmas)]
+        numbers = iter(torch.cat(parts).tolist())
+        losses, found, wholes = (
+            dict(zip(part, numbers, strict=False)) for part in (scalars, probed, self._networks)
+        )
         finite = {name: value for name, value in found.items() if math.isfinite(value)}
-        return Seen(step, losses, finite, on_host(self._spectra, sigmas, numbers))
+        return Seen(step, losses, finite, on_host(self._spectra, sigmas, numbers), wholes)
 
     def lost(self, seen: Seen) -> Alarm | None:
         """An alarm if anything is not finite: then there is nothing to go on with."""
         wrong = [f"{name} is {x}" for name, x in seen.losses.items() if not math.isfinite(x)]
         wrong += [f"the weight of {name} is not finite" for name in seen.weights.not_finite()]
-        last_look = (seen.step - 1) // self._unit * self._unit
+        lengths = seen.lengths.items()
+        wrong += [f"{name} is not finite" for name, x in lengths if not math.isfinite(x)]
+        last_look = (seen.step - 1) // self._checked * self._checked
         return self.detector.lost(seen.step, wrong[0], last_look) if wrong else None
 
     def judge(self, seen: Seen) -> list[Alarm]:
@@ -110,3 +123,9 @@ class Watch:
     def judge_score(self, step: int, fid: float) -> list[Alarm]:
         """What is alarming in an evaluation."""
         return self.detector.observe(Look(step, fid=fid))
+
+
+def _length(network: nn.Module) -> Tensor:
+    """The root of all squares in a network's state, finite if all of it is."""
+    state = [value for value in network.state_dict().values() if value.is_floating_point()]
+    return torch.stack([norm.double() for norm in torch._foreach_norm(state)]).norm()

@@ -446,7 +446,7 @@ def _best_before(job: Job, outcomes: list[Outcome]) -> float:
     """The best FID that the run which only warned had before its first alarm."""
     twin = next(o for o in outcomes if (o.job.kind, o.job.seed) == (job.kind, job.seed))
     first = min((alarm["step"] for alarm in twin.alarms), default=math.inf)
-    return min((fid for step, fid in twin.fids.items() if step < first), default=math.inf)
+    return min((fid for step, fid in twin.fids.items() if step < first), default=math.nan)
 
 
 def _recovery(job: Job, wanted: float) -> float:

@@ -1,6 +1,7 @@
 """Whole runs that see a collapse coming: they warn, stop or go back, however often interrupted."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,11 +17,14 @@ from biggan_sn.config import (
     CollapseConfig,
     EvaluationConfig,
     LipschitzConfig,
+    LogsConfig,
     MonitorConfig,
 )
+from biggan_sn.data.shards import ShardError, build_index, load_index, save_index
 from biggan_sn.evaluation.scorers import SCORERS, Scorer
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.training import records as kept
+from biggan_sn.training.logs import Logs
 from biggan_sn.training.rollback import way_back
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.trainer import CollapseError, Trainer
@@ -421,12 +425,13 @@ def test_what_one_process_alone_knows_takes_all_back_together(config, tmp_path):
 def shelf(tmp_path):
     """A run with checkpoints of these steps and rollbacks (from, to)."""
 
-    def put(steps, *rolled):
+    def put(steps, *rolled, by_hand=False):
         checkpoints = Checkpoints(tmp_path / "checkpoints", keep=99)
         for step in steps:
             checkpoints.save(step, {}, {})
         for start, end in rolled:
-            kept.append(tmp_path / kept.COLLAPSE, {"event": "rollback", "from": start, "to": end})
+            event = {"event": "rollback", "from": start, "to": end, "by_hand": by_hand}
+            kept.append(tmp_path / kept.COLLAPSE, event)
         return tmp_path
 
     return put
@@ -439,16 +444,16 @@ def test_the_way_back_leads_to_the_newest_from_before(shelf, since, target):
     assert way_back(shelf([0, 10, 20, 30]), 40, since) == target
 
 
-def test_there_is_no_way_back_to_before_the_oldest(shelf):
-    assert way_back(shelf([10, 20]), 40, 9) is None
+def test_where_none_is_from_before_the_oldest_has_to_do(shelf):
+    assert way_back(shelf([10, 20]), 40, 9) == 10
+
+
+def test_a_rollback_by_hand_says_nothing_of_what_came_to_nothing(shelf):
+    assert way_back(shelf([0, 10, 20, 30], (35, 20), by_hand=True), 33, 30) == 30
 
 
 def test_there_is_no_way_back_without_checkpoints(shelf):
     assert way_back(shelf([]), 40, 40) is None
-
-
-def test_none_from_before_is_none_also_after_a_rollback(shelf):
-    assert way_back(shelf([10, 20], (30, 20)), 25, 5) is None
 
 
 @pytest.mark.parametrize(
@@ -462,7 +467,7 @@ def test_none_from_before_is_none_also_after_a_rollback(shelf):
         ([(35, 30), (35, 0)], 35, 30, 0),  # nothing is older
         ([(35, 20)], 35, 10, 10),  # calm before that anyway
         ([(35, 20)], 35, 15, 10),
-        ([(35, 25)], 35, 30, 20),  # from by hand, of a step that is gone
+        ([(35, 25)], 35, 30, 20),  # to a step that is gone
         ([(15, 10), (35, 30)], 15, 10, 10),
     ],
 )
@@ -474,3 +479,52 @@ def test_alarms_are_no_rollbacks(shelf):
     folder = shelf([0, 10])
     kept.append(folder / kept.COLLAPSE, {"event": "alarm", "step": 12, "attempt": 0})
     assert way_back(folder, 12, 11) == 10
+
+
+def test_an_alarm_before_the_first_measurement_takes_the_run_back_too(config, tmp_path):
+    """After a rollback to before it the record of spectra is empty."""
+    monitor = replace(config.monitor, every=4)
+    trainer = Trainer(replace(config, monitor=monitor), tmp_path, World())
+    play = GANStep.__call__
+
+    def broken(self, step, reals):
+        if (trainer.attempt, step) in ((0, 1), (1, 2)):
+            with torch.no_grad():
+                trainer.networks["D"].linear.bias.fill_(torch.nan)
+        return play(self, step, reals)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(GANStep, "__call__", broken)
+        assert trainer.run()
+    assert trainer.attempt == 2
+
+
+def test_what_no_matrix_holds_is_not_saved_either_when_it_is_not_finite(config, tmp_path):
+    trainer = Trainer(config, tmp_path, World())
+    trainer.watch.start(0)
+    with torch.no_grad():
+        trainer.networks["G"].norm.running_var[0] = torch.inf
+    seen = trainer.watch.see(3, {"d_loss": torch.ones(())}, measuring=False)
+    trainer.watch.close()
+    assert trainer.watch.lost(seen).reason == "G is not finite"
+
+
+def test_held_out_images_of_other_classes_are_refused(config, shards, tmp_path):
+    index = load_index(shards)
+    for name in index.names:
+        shutil.copy(shards / name, tmp_path / name)
+    save_index(build_index(tmp_path, ("owl", "dog", "cat")))
+    data = replace(config.data, heldout=str(tmp_path))
+    with pytest.raises(ShardError, match=r"the classes of .* are not the same"):
+        Trainer(replace(config, data=data), tmp_path / "run", World())
+
+
+def test_grids_are_drawn_where_nothing_else_is_due(config, tmp_path):
+    config = replace(config, logs=LogsConfig(every=100, images=3, rows=1), steps=4)
+    trainer = Trainer(replace(config, monitor=replace(config.monitor, every=0)), tmp_path, World())
+    drawn = []
+    picture = Logs.picture
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Logs, "picture", lambda *a: drawn.append(a[1]) or picture(*a))
+        trainer.run()
+    assert drawn == [3, 4]

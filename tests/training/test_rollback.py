@@ -104,7 +104,7 @@ def test_nothing_is_lost(run):
     (record,) = kept.rollbacks(run)
     reason = "sigma_0 exploded"
     assert record == {
-        "event": "rollback", "from": 6, "to": 2, "attempt": 1, "reason": reason
+        "event": "rollback", "from": 6, "to": 2, "attempt": 1, "reason": reason, "by_hand": True
     }  # fmt: skip
     assert (run / "checkpoints" / "latest").resolve().name == "step_00000002"
 

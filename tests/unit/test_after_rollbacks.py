@@ -131,7 +131,10 @@ def test_factors_are_positive():
 
 MISTAKES = {
     "wrong type": ("{change: {generator.lr: fast}}", "generator.lr"),
-    "wrong type of a list": ("{change: {generator.betas: [a, b]}}", "error: collapse.change: "),
+    "wrong type of a list": (
+        "{change: {generator.betas: [a, b]}}",
+        "error: collapse, after a rollback: ",
+    ),
     "list too long": ("{change: {generator.betas: [0, 0.9, 1]}}", "generator.betas"),
     "wrong type of a term": ("{change: {penalties.r1: strong}}", "penalties"),
     "unknown setting": ("{change: {model.channels: 3}}", "collapse.change.model.channels"),

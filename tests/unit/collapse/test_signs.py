@@ -188,10 +188,10 @@ def test_d_that_finds_heldout_images_more_real_does_not_know_the_others_by_heart
     assert level_of("heldout_gap", looks_at(15, d_on_train=0, d_on_heldout=1, d_on_fake=3)) < 0
 
 
-def test_d_that_finds_g_s_images_more_real_than_those_it_knows_tells_nothing_but_the_gap():
-    """r_v has no meaning there; the gap between training and held-out images still has."""
+def test_d_that_finds_g_s_images_more_real_than_those_it_knows_tells_nothing():
+    """r_v has no meaning there."""
     levels, _ = read("heldout_gap", looks_at(15, d_on_train=1, d_on_heldout=0.5, d_on_fake=2))
-    assert levels[-1] > 1
+    assert set(levels) == {0}
 
 
 def test_heldout_gap_is_the_ratio_of_means_and_not_the_mean_of_ratios():

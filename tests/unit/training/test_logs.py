@@ -29,7 +29,7 @@ ALARM_OF_G = {
 def log_a_few(folder):
     logs = Logs(folder, 0, 100, {})
     for step in (10, 20):
-        logs.scalars(step, {"d_loss": 1.0 / step, "g_loss": -0.5}, 123.4)
+        logs.scalars(step, {"d_loss": 1.0 / step, "g_loss": -0.5}, 123.4, {"contrast": 0.5})
         sigmas = {
             "G": {"linear": [1.0, 0.9, 0.8], "conv": [10.0 * step, 1.0, 0.5]},
             "D": {"linear": [3.0, 0.0, 0.0], "embed": [2.0, 1.0, 1.0]},
@@ -56,6 +56,7 @@ def test_curves_and_record_agree(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance=sizes).Reload()
     curve = [(event.step, event.value) for event in events.Scalars("train/d_loss")]
     assert curve == [(10, np.float32(0.1)), (20, np.float32(0.05))]
+    assert [event.value for event in events.Scalars("train/contrast")] == [0.5, 0.5]
     assert [event.value for event in events.Scalars("sigma0/G/conv")] == [100.0, 200.0]
     assert [event.value for event in events.Scalars("sigma2/G/linear")] == [np.float32(0.8)] * 2
     assert [event.value for event in events.Scalars("evaluation/fid")] == [3.5]
