@@ -21,7 +21,7 @@ from biggan_sn.training.monitor import (
     heat_maps,
     worst_layers,
 )
-from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, append
+from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, append, rollbacks
 
 JOURNAL = "log.txt"
 
@@ -150,9 +150,13 @@ class Logs:
         self._draw_spectra(step)
 
     def decision(self, step: int, text: str) -> None:
-        """What was decided upon an alarm."""
+        """That the run was taken back. The board forgets what it showed of later steps, earlier
+        decisions too: so it is told all."""
         self.say(text)
-        self.board.add_text("collapse/decisions", text, step)
+        past = [
+            f"- from step {r['from']} to {r['to']}: {r['reason']}" for r in rollbacks(self.folder)
+        ]
+        self.board.add_text("collapse/rollbacks", "\n".join(past), step)
 
     def picture(self, step: int, name: str, pixels: Pixels) -> None:
         """An image for TensorBoard, and the newest of its name as a PNG in the run's folder."""

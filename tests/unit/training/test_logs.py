@@ -210,3 +210,15 @@ def test_table_puts_what_is_not_finite_first_then_the_largest_ratio():
     now = {"G": {"a": [2.0, 1.0], "b": [9.0, 1.0]}, "D": {"c": [math.nan] * 2, "d": [5.0, 0.0]}}
     layers = [line.split(" | ")[1] for line in worst_layers(now).splitlines()[2:]]
     assert layers == ["c", "b", "a"], "a weight of one row has no ratio"
+
+
+def test_the_board_keeps_every_rollback_though_it_forgets_later_steps(tmp_path):
+    for number, (start, end) in enumerate(((50, 40), (45, 30)), 1):
+        line = {"event": "rollback", "from": start, "to": end, "attempt": number, "reason": "why"}
+        records.append(tmp_path / records.COLLAPSE, line)
+        logs = Logs(tmp_path, end, 100, {}, attempt=number)
+        logs.decision(end, "went back")
+        logs.close()
+    newest = board(tmp_path).Tensors("collapse/rollbacks/text_summary")[-1]
+    assert newest.step == 30
+    assert text(newest) == "- from step 50 to 40: why\n- from step 45 to 30: why"
