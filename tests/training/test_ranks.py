@@ -1,4 +1,4 @@
-"""Two processes on gloo: one model to the last bit, and that of one process to rounding."""
+"""Several processes on gloo: one model to the last bit, and that of one process to rounding."""
 
 import json
 import os
@@ -7,16 +7,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from biggan_sn.config import PlayerConfig
+from biggan_sn.config import LipschitzConfig, PlayerConfig
 from biggan_sn.data.loader import Loader, open_dataset
 from biggan_sn.training.build import build
 from biggan_sn.training.world import World
 
-STEPS = 3
+STEPS = 10
 
 
 def play(config, world):
@@ -38,13 +39,14 @@ def play(config, world):
     }
 
 
-def _rank(rank, config, folder):
+def _rank(rank, ranks, config, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    world = World(rank, 2)
-    assert world.agree(7)
-    assert not world.agree(rank)
-    assert world.most(rank, -rank, rank == 0) == [1, 0, 1]
+    meeting = f"file://{folder}/meet"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
+    world = World(rank, ranks)
+    assert world.agree(7, 8)
+    assert not world.agree(7, rank)
+    assert world.most(rank, -rank, rank == 0) == [ranks - 1, 0, 1]
     torch.save(play(config, world), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -54,18 +56,36 @@ def with_microbatch(config, microbatch):
     return replace(config, generator=side, discriminator=side)
 
 
-def test_two_ranks_hold_one_model_and_it_is_that_of_one_process(small_config, tmp_path):
-    """With penalty, regularizer, attention, accumulation and batch norm over both."""
-    mp.spawn(_rank, (with_microbatch(small_config, 1), str(tmp_path)), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    one = play(with_microbatch(small_config, 2), World())
-    assert one.keys() == ranks[0].keys()
+@pytest.fixture(scope="module")
+def alone():
+    """What one process makes of a config, worked out once for each."""
+    return {}
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("rows", [(), ("gradient_normalization",)], ids=["", "GN"])
+def test_ranks_hold_one_model_and_it_is_that_of_one_process(
+    small_config, tmp_path, alone, ranks, rows
+):
+    """Ten steps with spectral norm, penalty, regularizer, attention, accumulation, the average and
+    batch norm over all."""
+    config = replace(
+        small_config,
+        batch_size=8,
+        lipschitz=LipschitzConfig(("spectral_norm",), ("spectral_norm", *rows)),
+    )
+    mp.spawn(_rank, (ranks, with_microbatch(config, 4 // ranks), str(tmp_path)), nprocs=ranks)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
+    if rows not in alone:
+        alone[rows] = play(with_microbatch(config, 4), World())
+    one = alone[rows]
+    assert one.keys() == found[0].keys()
     for name in one:
-        assert torch.equal(ranks[0][name], ranks[1][name]), name
-        found, expected = ranks[0][name], one[name]
+        assert all(torch.equal(found[0][name], other[name]) for other in found), name
+        mine, expected = found[0][name], one[name]
         if name.endswith((".0.u", ".0.v")):  # (-u, -v) is as good as (u, v)
-            found, expected = found.abs(), expected.abs()
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+            mine, expected = mine.abs(), expected.abs()
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-9)
 
 
 def launch(config_path, folder, launcher):
