@@ -32,7 +32,7 @@ def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
     """The config, with everything checked that needs no torch."""
     built = parser.instantiate(parsed)
     config = Config(**{field.name: built[field.name] for field in fields(Config)})
-    _check_types_after_rollback(parser, config)
+    _check_rollbacks(parser, config)
     config.microbatch("generator", ranks())
     config.microbatch("discriminator", ranks())
     model, resolution = config.model, config.data.resolution
@@ -41,7 +41,7 @@ def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
     return config
 
 
-def _check_types_after_rollback(parser: ArgumentParser, config: Config) -> None:
+def _check_rollbacks(parser: ArgumentParser, config: Config) -> None:
     """Raises ValueError if a rollback would give a field something wrong."""
     values = values_after_rollbacks(config, 1)
     if values == to_dict(config):

@@ -46,6 +46,9 @@ class Look:
     fid: float | None = None
 
 
+Read = Callable[[Look, Memory, CollapseConfig], float | None]
+
+
 class Sign(NamedTuple):
     """A row: its channel (a switch of the config); read(look, memory, config) -> level, or None if
     the look has nothing for it; tell(look, memory) -> one sentence about what it saw. The memory is
@@ -53,7 +56,7 @@ class Sign(NamedTuple):
     last calm step, where that is not the last of a level below CALM."""
 
     channel: str
-    read: Callable[[Look, Memory, CollapseConfig], float | None]
+    read: Read
     tell: Callable[[Look, Memory], str]
     parts: tuple[str, ...] = ()
 
@@ -107,22 +110,21 @@ def _tell_heldout_gap(look: Look, memory: Memory) -> str:
     )
 
 
-def _d_loss(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
-    if "d_doubt" not in look.scalars:
-        return None
-    loss = _smooth(memory, "doubt", look.scalars["d_doubt"])
-    return config.d_loss / max(loss, 1e-12) if _settled(memory) else 0.0
+def _too_small(scalar: str, limit: str) -> Read:
+    """The running mean of a scalar against a limit of the config, below which it must not fall."""
+
+    def read(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
+        if scalar not in look.scalars:
+            return None
+        now = _smooth(memory, scalar, look.scalars[scalar])
+        least: float = getattr(config, limit)
+        return least / max(now, 1e-12) if _settled(memory) else 0.0
+
+    return read
 
 
 def _tell_d_loss(look: Look, memory: Memory) -> str:
-    return f"D has won: its loss is {memory['doubt']:.2%} of that of a D that cannot tell"
-
-
-def _diversity(look: Look, memory: Memory, config: CollapseConfig) -> float | None:
-    if "diversity" not in look.scalars:  # D is blind
-        return None
-    now = _smooth(memory, "diversity", look.scalars["diversity"])
-    return config.diversity / max(now, 1e-12) if _settled(memory) else 0.0
+    return f"D has won: its loss is {memory['d_doubt']:.2%} of that of a D that cannot tell"
 
 
 def _tell_diversity(look: Look, memory: Memory) -> str:
@@ -187,8 +189,12 @@ GAP = (*_means("gap", "square", "apart"), "ratio")
 SIGNS: dict[str, Sign] = {
     "explosion": Sign("explosion", _explosion, _tell_explosion, EXPLOSION),
     "heldout_gap": Sign("memorization", _heldout_gap, _tell_heldout_gap, GAP),
-    "d_loss": Sign("memorization", _d_loss, _tell_d_loss, _means("doubt")),
-    "diversity": Sign("quality", _diversity, _tell_diversity, _means("diversity")),
+    "d_loss": Sign(
+        "memorization", _too_small("d_doubt", "d_loss"), _tell_d_loss, _means("d_doubt")
+    ),
+    "diversity": Sign(
+        "quality", _too_small("diversity", "diversity"), _tell_diversity, _means("diversity")
+    ),
     "blindness": Sign("quality", _blind, _tell_blind, ("looks",)),
     "fid_rise": Sign("quality", _fid, _tell_fid, ("last", "best", "onset")),
 }

@@ -158,7 +158,7 @@ class Trainer:
     def _farewell(self, error: CollapseError) -> CollapseError:
         """The error again, with what a person may do now."""
         if not self.world.leads:
-            return error
+            return CollapseError(f"{error}; it says what to do", error.action, error.since)
         there = way_back(self.folder, self.step, error.since)
         advice = "it has no checkpoint"
         if there is not None:

@@ -60,7 +60,8 @@ class Watch:
     ) -> None:
         self.detector = Detector(config.collapse)
         self._every = config.collapse.every
-        self._checked = min(self._every or config.logs.every, config.logs.every)  # every so often
+        # Steps between two moments at which all is known to be finite.
+        self._checked = min(self._every or config.logs.every, config.logs.every)
         self._probe = probe or Probe(config, play, world)
         self._spectra = spectra
         self._networks = {"G": play.g.network, "D": play.d.network}
@@ -96,8 +97,7 @@ class Watch:
             device /= self._ranks
         sigmas = looking or measuring
         lengths = torch.stack([_length(network) for network in self._networks.values()])
-        parts = [device, lengths.double(), on_device(self._spectra, sigmas)]
-        numbers = iter(torch.cat(parts).tolist())
+        numbers = iter(torch.cat([device, lengths, on_device(self._spectra, sigmas)]).tolist())
         losses, found, wholes = (
             dict(zip(part, numbers, strict=False)) for part in (scalars, probed, self._networks)
         )
@@ -126,6 +126,6 @@ class Watch:
 
 
 def _length(network: nn.Module) -> Tensor:
-    """The root of all squares in a network's state, finite if all of it is."""
-    state = [value for value in network.state_dict().values() if value.is_floating_point()]
-    return torch.stack([norm.double() for norm in torch._foreach_norm(state)]).norm()
+    """The length of all that a network holds, finite if all of it is."""
+    held = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+    return torch.stack(list(torch._foreach_norm([t.detach() for t in held]))).double().norm()
