@@ -17,7 +17,7 @@ from biggan_sn.config.control import (
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 __all__ = [
     "CheckpointConfig",
@@ -87,6 +87,9 @@ class ModelConfig:
         shared_dim: length of the class embedding shared by all conditional norms of G; 0 gives
             every norm a table of its own; null takes what the architecture's paper has.
         hierarchical_z: feed a part of z to every block of G; null as above.
+        norm_batch: images that share the statistics of a batch norm in training, wherever they
+            lie: those of several processes, or a part of one's batch. 0 takes all images of a pass
+            over all processes, so that it changes with their number times the microbatch.
         initialization: how weights start: orthogonal, normal or xavier (INITIALIZERS).
     """
 
@@ -97,10 +100,12 @@ class ModelConfig:
     z_dim: int = 120
     shared_dim: int | None = None
     hierarchical_z: bool | None = None
+    norm_batch: int = 0
     initialization: str = "orthogonal"
 
     def __post_init__(self) -> None:
         require_positive("model", self, "channels", "z_dim")
+        require_not_negative("model", self, "norm_batch")
         if self.shared_dim is not None:
             require_not_negative("model", self, "shared_dim")
 
@@ -203,7 +208,8 @@ class Config:
         steps: length of the run in updates of G.
         d_steps: updates of D per update of G.
         batch_size: images of one update, over all processes and microbatches.
-        precision: fp32, or bf16 (autocast; weights, sums and losses stay fp32).
+        precision: fp32, bf16 or fp16 (rows of PRECISIONS): by autocast; weights, sums and losses
+            stay fp32. fp16 scales each player's gradients up by a factor of its own.
         seed: start of all randomness.
     """
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from biggan_sn.nn.lipschitz import Critic
+from biggan_sn.nn.precision import inner_gradient
 from biggan_sn.tables import lookup
 
 Penalty = Callable[[Critic, Tensor, Tensor], Tensor | float]  # (critic, real, fake) -> scalar
@@ -18,8 +19,7 @@ def r1(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
     real = real.detach().requires_grad_(True)
     # The fused attention kernels have no second derivative; the plain one has.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        total = critic(real).sum()
-    (gradient,) = torch.autograd.grad(total, real, create_graph=True)
+        gradient = inner_gradient(critic(real), real)
     return gradient.square().flatten(1).sum(1).mean() / 2
 
 

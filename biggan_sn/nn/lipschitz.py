@@ -19,6 +19,7 @@ from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.nn.conv_norm import conv_map
 from biggan_sn.nn.matrices import matrix_layers
 from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm, WeightNorm
+from biggan_sn.nn.precision import inner_gradient
 from biggan_sn.tables import lookup
 
 Critic = Callable[[Tensor], Tensor]  # D with its labels bound: images [N, C, H, W] -> logits [N]
@@ -168,7 +169,7 @@ def gradient_normalization(critic: Critic) -> Critic:
         # The fused attention kernels have no second derivative; the plain one has.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             logits = critic(images)
-            (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+            slope = inner_gradient(logits, images)
         # Inside the root: its derivative at 0 is infinite.
         length = (slope.square().sum((1, 2, 3)) + 1e-12).sqrt()
         return logits / (length + logits.abs())

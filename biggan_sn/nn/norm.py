@@ -1,51 +1,110 @@
 """Batch normalisation: over all replicas, conditional on the class, and standing statistics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from biggan_sn.nn.precision import at_least_fp32
-from biggan_sn.nn.replicas import num_replicas, sum_over_replicas
+from biggan_sn.nn.replicas import (
+    Sharing,
+    average_over_replicas,
+    share,
+    sum_over_replicas,
+)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose statistics are those of the joined batch of all processes.
+    """Batch normalisation whose statistics may be those of images on many processes.
 
-    Equal to one process on that batch: output, first and second derivative. Works on CPU and
-    CUDA. Statistics are fp32 or better. Shapes: [N, C, H, W] -> [N, C, H, W].
+    Once `share_statistics` was called, equal to one process that has these images: output, first
+    and second derivative. Until then torch's own. Works on CPU and CUDA. Statistics are fp32 or
+    better. Shapes: [N, C, H, W] -> [N, C, H, W].
+
+    Attributes:
+        sharing: by the number of images here; None before `share_statistics`.
+
+    Raises (in a forward pass):
+        ValueError: a batch of a size that nobody spoke of, as the ragged last one of an epoch.
     """
 
+    sharing: Mapping[int, Sharing] | None = None
+
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or num_replicas() == 1:
+        if not self.training or self.sharing is None:
             return super().forward(input)
-        x = at_least_fp32(input)
-        here = x.new_full((1,), x.numel() // x.shape[1])
-        total = sum_over_replicas(torch.cat((x.sum((0, 2, 3)), here)))
-        count = total[-1].detach()
-        mean = total[:-1] / count
-        centred = x - mean[:, None, None]
-        variance = sum_over_replicas(centred.square().sum((0, 2, 3))) / count
-        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        if len(input) not in self.sharing:
+            sizes = " or ".join(map(str, self.sharing))
+            raise ValueError(
+                f"batch norm over processes: a batch of {len(input)} images, where every process "
+                f"must have {sizes}; its statistics would not be those of the whole"
+            )
+        parts, group = self.sharing[len(input)]
+        if parts == 1 and group is None:
+            return super().forward(input)
+        x = at_least_fp32(input).unflatten(0, (parts, -1))
+        count = x[0].numel() // x.shape[2] * (dist.get_world_size(group) if group else 1)
+        mean = _sum(x, group) / count
+        centred = x - mean[:, None, :, None, None]
+        variance = _sum(centred.square(), group) / count
+        self._track(mean.detach().mean(0), variance.detach().mean(0) * (count / (count - 1)))
         scale = (variance + self.eps).rsqrt()
-        if not self.affine:
-            return (centred * scale[:, None, None]).to(input.dtype)
-        scale = scale * self.weight
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        normal = (centred * scale[:, None, :, None, None]).flatten(0, 1)
+        if self.affine:
+            normal = normal * self.weight[:, None, None] + self.bias[:, None, None]
+        return normal.to(input.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Running statistics as torch keeps them; `momentum` None is the plain mean of all."""
+        """Running statistics as torch keeps them."""
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked += 1
-        if self.momentum is None:
-            weight = 1.0 / self.num_batches_tracked.to(mean.dtype)
-            self.running_mean.lerp_(mean, weight)
-            self.running_var.lerp_(variance, weight)
-        else:
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def _sum(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The sum over images and pixels, of every part alone: [parts, n, C, H, W] -> [parts, C]."""
+    here = x.sum((1, 3, 4))
+    return here if group is None else sum_over_replicas(here, group)
+
+
+def share_statistics(network: nn.Module, here: Collection[int], together: int, ranks: int) -> None:
+    """Joins the statistics of all batch norms of `network` over processes, in training. Every
+    process must call it. Copies made before go on alone, as one process that draws samples must.
+
+    Args:
+        network: its batch norms that are `BatchNorm2d`.
+        here: the sizes of batch that each process will have.
+        together: images whose statistics are one; 0 takes all that processes have in one pass.
+        ranks: number of processes.
+
+    Raises:
+        ValueError: see `plan_sharing`.
+    """
+    sharing = {size: share(size, together or size * ranks, ranks) for size in sorted(set(here))}
+    for module in _batch_norms(network):
+        module.sharing = sharing
+
+
+def settle_statistics(network: nn.Module) -> None:
+    """Makes the running statistics the same on all processes, where groups of them have their own:
+    the mean, which is what one process would have tracked. Every process must call it."""
+    apart = [
+        norm
+        for norm in _batch_norms(network)
+        for sharing in (norm.sharing or {}).values()
+        if sharing.group is not dist.group.WORLD
+    ]
+    if dist.is_initialized() and apart:
+        buffers = [(norm.running_mean, norm.running_var) for norm in dict.fromkeys(apart)]
+        average_over_replicas([b for pair in buffers for b in pair if b is not None])
+
+
+def _batch_norms(network: nn.Module) -> list[BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, BatchNorm2d)]
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -1,7 +1,7 @@
 """What processes that train together tell one another: sums, and the work of one for all."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -9,27 +9,79 @@ from torch import Tensor
 
 
 class _SumOverReplicas(torch.autograd.Function):
-    """The sum of a tensor over all processes. Its derivative is itself, so any order exists."""
+    """The sum of a tensor over processes. Its derivative is itself, so any order exists."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
         total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return sum_over_replicas(gradient)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return sum_over_replicas(gradient, ctx.group), None
 
 
-def sum_over_replicas(x: Tensor) -> Tensor:
-    """Differentiable all-reduce; every process gets the sum."""
-    return _SumOverReplicas.apply(x)
+def sum_over_replicas(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Differentiable all-reduce; every process of the group gets the sum."""
+    return _SumOverReplicas.apply(x, group)
 
 
-def num_replicas() -> int:
-    """Number of processes that train together; 1 outside a job."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+@torch.no_grad()
+def average_over_replicas(tensors: Sequence[Tensor]) -> None:
+    """Replaces each tensor by its mean over all processes, in one message. Every process must call
+    it, with tensors of the same shapes and of one type."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    pieces = (flat / dist.get_world_size()).split([tensor.numel() for tensor in tensors])
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        tensor.copy_(piece.view(tensor.shape))
+
+
+class Sharing(NamedTuple):
+    """How statistics over many images come about that lie on several processes.
+
+    Args:
+        parts: pieces of the batch here, each of which has statistics of its own.
+        group: the processes that join theirs; None if each keeps to itself.
+    """
+
+    parts: int
+    group: dist.ProcessGroup | None
+
+
+def plan_sharing(here: int, together: int, ranks: int) -> tuple[int, int]:
+    """How `together` images are joined when each of `ranks` processes has `here`: the number of
+    pieces of a process's batch, and that of processes that join one.
+
+    Raises:
+        ValueError: it does not come out even.
+    """
+    if together % here == 0 and ranks % (together // here) == 0:
+        return 1, together // here
+    if here % together == 0:
+        return here // together, 1
+    raise ValueError(
+        f"model.norm_batch {together} does not fit: {ranks} processes have {here} images each in "
+        f"one pass; it must divide {here}, or be a multiple of it that divides {ranks * here}"
+    )
+
+
+def share(here: int, together: int, ranks: int) -> Sharing:
+    """The groups of consecutive processes that join the statistics of `together` images. Every
+    process must call it.
+
+    Raises:
+        ValueError: see `plan_sharing`.
+    """
+    parts, processes = plan_sharing(here, together, ranks)
+    if processes == 1:
+        return Sharing(parts, None)
+    if processes == ranks:
+        return Sharing(parts, dist.group.WORLD)
+    group, _ = dist.new_subgroups(processes)
+    return Sharing(parts, group)
 
 
 class Ownership:

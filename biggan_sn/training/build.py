@@ -24,6 +24,9 @@ from biggan_sn.models.zoo import (
 )
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain_output, rows_of
+from biggan_sn.nn.norm import share_statistics
+from biggan_sn.nn.precision import PRECISIONS, autocast
+from biggan_sn.nn.replicas import plan_sharing
 from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
@@ -54,7 +57,8 @@ def check(config: Config, ranks: int) -> None:
 def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
     """Checks one config; names and shapes of what its checkpoints would hold."""
     for side in BUILDERS:
-        config.microbatch(side, ranks)
+        images = config.microbatch(side, ranks)
+        plan_sharing(images, config.model.norm_batch or images * ranks, ranks)
         regularizer_rows(getattr(config.regularizers, side))
     for name in config.lipschitz.generator:
         if lookup(LIPSCHITZ, name, "lipschitz constraint").output:
@@ -82,18 +86,27 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
     """
     torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
     generator, discriminator = build_generator(config), build_discriminator(config)
-    for network in (generator, discriminator):
+    for network, side in ((generator, "generator"), (discriminator, "discriminator")):
         _place(network, world)
+        put_constraints(network, config, side)
+    average = EMA(generator, config.ema.decay, config.ema.start)  # on its own from here
+    for network in (generator, discriminator):
+        images = [config.microbatch(side, world.ranks) for side in BUILDERS]
+        share_statistics(network, images, config.model.norm_batch, world.ranks)
+    # Before all that keeps the weights at hand: an engine may move them.
+    g = _player(config, "generator", generator, world)
+    d = _player(config, "discriminator", discriminator, world)
     g_constraint = _constraint(config, "generator", generator, world)
     d_constraint = _constraint(config, "discriminator", discriminator, world)
+    average.update(generator, step=-1)  # with u, v and sigma as they are now
     g_terms, d_terms = config.regularizers.generator, config.regularizers.discriminator
     return GANStep(
-        g=_player(config, "generator", generator, world),
-        d=_player(config, "discriminator", discriminator, world),
+        g=g,
+        d=d,
         g_constraint=g_constraint,
         d_constraint=d_constraint,
         constrain_output=constrain_output(discriminator, config.lipschitz.discriminator),
-        ema=EMA(generator, config.ema.decay, config.ema.start),
+        ema=average,
         objective=lookup(OBJECTIVES, config.objective, "objective"),
         penalty=build_penalty(config.penalties),
         penalty_every=config.penalty_every,
@@ -102,9 +115,7 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         latents=training_latents(config, attempt),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
-        autocast=partial(
-            torch.autocast, world.device.type, torch.bfloat16, config.precision == "bf16"
-        ),
+        autocast=partial(autocast, world.device.type, config.precision),
         device=world.device,
     )
 
@@ -121,16 +132,15 @@ def _player(config: Config, side: str, network: nn.Module, world: World) -> Play
         getattr(config, side),
         config.batch_size,
         config.microbatch(side, world.ranks),
-        world.rank,
-        world.ranks,
+        world,
+        scaled=PRECISIONS[config.precision].scaled,
     )
 
 
 def _constraint(
     config: Config, side: str, network: Generator | Discriminator, world: World
 ) -> Constraint:
-    """Puts on a network what the config says, and follows its spectrum from there."""
-    put_constraints(network, config, side)
+    """What keeps a network in bounds, and follows its spectrum from here."""
     names = getattr(config.lipschitz, side)
     regularizers = regularizer_rows(getattr(config.regularizers, side))
     read_by_regularizers = any(row.needs_spectrum for row, _ in regularizers)

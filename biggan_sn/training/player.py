@@ -2,21 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from inspect import signature
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from biggan_sn.config import PlayerConfig
 from biggan_sn.positions import shares
+from biggan_sn.tables import lookup
+from biggan_sn.training.engines import ENGINES
+from biggan_sn.training.loss_scale import LossScale
+from biggan_sn.training.world import World
 
-# Batch norms share statistics themselves, and a forward pass on one rank alone (a sample, a check)
-# must not wait for the others. Newer torch has another name for it.
-_SYNC = "forward_sync_buffers"
-_KNOWN = _SYNC in signature(DistributedDataParallel).parameters
-_NO_SYNC_OF_BUFFERS: dict[str, Any] = {_SYNC if _KNOWN else "broadcast_buffers": False}
+SCALE = "loss_scale"
 
 
 class Player:
@@ -27,11 +24,9 @@ class Player:
         config: the optimizer's knobs.
         batch_size: images of one update, over all processes.
         microbatch: images of one forward pass here.
-        rank, ranks: number of this process, and of processes.
+        world: this process's place; its engine moves the network.
+        scaled: whether gradients are scaled up to the range of fp16.
 
-    Attributes:
-        model: the network wrapped for training. In its own turn the player's forward passes go
-            through it, so that gradients meet once per update.
     """
 
     def __init__(
@@ -40,24 +35,30 @@ class Player:
         config: PlayerConfig,
         batch_size: int,
         microbatch: int,
-        rank: int = 0,
-        ranks: int = 1,
+        world: World | None = None,
+        scaled: bool = False,
     ) -> None:
+        world = world or World()
         self.network = network
         self.microbatch = microbatch
-        self._share = (0, batch_size, rank, ranks, microbatch)
-        self._rounds = batch_size // (ranks * microbatch)
+        self._share = (0, batch_size, world.rank, world.ranks, microbatch)
+        self._rounds = batch_size // (world.ranks * microbatch)
         self._last = True
-        self.model: nn.Module = network
-        if ranks > 1:
-            self.model = DistributedDataParallel(
-                network, gradient_as_bucket_view=True, **_NO_SYNC_OF_BUFFERS
-            )
         self.trainable = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.trainable, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
-        )
+        self.engine = lookup(ENGINES, world.engine, "engine")(network, config, world)
+        self.scale = LossScale(scaled)
         self._require_grad(False)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network wrapped for training. In its own turn the player's forward passes go through
+        it, so that gradients meet once per update."""
+        return self.engine.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Whose rates may be changed between steps."""
+        return self.engine.optimizer
 
     def _require_grad(self, required: bool) -> None:
         for parameter in self.trainable:
@@ -67,10 +68,10 @@ class Player:
     def turn(self) -> Iterator["Player"]:
         """The player's turn: its network thaws, gathers gradients, takes a step and freezes."""
         self._require_grad(True)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.begin(self._rounds)
         try:
             yield self
-            self.optimizer.step()
+            self.scale.update(self.engine.step(self.scale.value))
         finally:
             self._require_grad(False)
 
@@ -80,54 +81,52 @@ class Player:
         rounds = shares(*self._share)
         for number in range(1, self._rounds + 1):
             self._last = number == self._rounds
-            with nullcontext() if self._last else self._no_sync():
+            with nullcontext() if self._last else self.engine.apart():
                 yield next(rounds)
-
-    @contextmanager
-    def _no_sync(self) -> Iterator[None]:
-        model = self.model
-        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
-            yield
 
     def descend(self, loss: Tensor, term: Tensor | float = 0.0) -> None:
         """Adds the gradient of one microbatch's mean loss, at its weight in the batch, and that of
         a term on the network itself at its full weight."""
-        (loss / self._rounds + term).backward()
+        self.engine.backward(loss / self._rounds + term, self.scale.value)
 
     def once(self, term: Callable[[nn.Module], Tensor | float]) -> Tensor | float:
         """A term on the network itself, in the last round; 0 before."""
         return term(self.network) if self._last else 0.0
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's moments by parameter name: what safetensors can hold."""
-        return {
+        """The optimizer's moments by parameter name, and the loss scale if there is one: what
+        safetensors can hold, whole on the leading process. Every process must call it."""
+        moments = {
             f"{name}/{slot}": value
-            for name, parameter in self.network.named_parameters()
-            for slot, value in self.optimizer.state.get(parameter, {}).items()
+            for name, parameter in self._named().items()
+            for slot, value in self.engine.moments(parameter).items()
         }
+        return moments | {f"{SCALE}/{name}": value for name, value in self.scale.state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restores what `state` gave.
+        """Restores what `state` gave, under this engine or another.
 
         Raises:
             ValueError: the moments are those of another network.
         """
-        parameters = dict(self.network.named_parameters())
         slots: dict[str, dict[str, Tensor]] = {}
         for key, value in state.items():
             name, _, slot = key.rpartition("/")
             slots.setdefault(name, {})[slot] = value
-        trainable = set(self.trainable)
-        mine = {name for name, parameter in parameters.items() if parameter in trainable}
-        if different := sorted(mine ^ set(slots)):
-            raise ValueError(f"not the optimizer state of this network: {different[0]!r}")
-        for name, values in slots.items():
-            like = parameters[name]
-            if {slot: value.shape for slot, value in values.items()} != _shapes(like):
+        scale = slots.pop(SCALE, None)
+        mine = self._named()
+        for name in sorted(mine.keys() | slots.keys()):
+            found = {slot: value.shape for slot, value in slots.get(name, {}).items()}
+            if name not in mine or found != _shapes(mine[name]):
                 raise ValueError(f"not the optimizer state of this network: {name!r}")
-            self.optimizer.state[like] = {
-                slot: _placed_like(like, value) for slot, value in values.items()
-            }
+        self.engine.load_moments({mine[name]: moments for name, moments in slots.items()})
+        if scale:
+            self.scale.load_state(scale)
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        trained = set(self.trainable)
+        return {name: p for name, p in self.network.named_parameters() if p in trained}
 
 
 def _shapes(parameter: Tensor) -> dict[str, torch.Size]:
@@ -137,11 +136,3 @@ def _shapes(parameter: Tensor) -> dict[str, torch.Size]:
         "exp_avg": parameter.shape,
         "exp_avg_sq": parameter.shape,
     }
-
-
-def _placed_like(parameter: Tensor, slot: Tensor) -> Tensor:
-    """A copy where the parameter is. The fused optimizer walks through memory: moments must lie
-    there as their parameter does."""
-    if slot.dim() == 0:
-        return slot.to(parameter.device, copy=True)
-    return torch.empty_like(parameter).copy_(slot)

@@ -13,6 +13,7 @@ from biggan_sn.losses.penalties import Penalty
 from biggan_sn.models.latent import Latents
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.lipschitz import Critic
+from biggan_sn.nn.norm import settle_statistics
 from biggan_sn.nn.precision import at_least_fp32
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
@@ -56,6 +57,7 @@ class GANStep:
                     d.descend(d_loss + penalty, regularizer)
                     seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
                     seen.add(d_penalty=penalty, d_regularizer=regularizer)
+            seen.add(d_scale=self.d.scale.shown())
             self.d_constraint.after_step()  # clamps; fresh u, v and sigma
         with self.g.turn() as g:
             for share in g.microbatches():
@@ -65,7 +67,9 @@ class GANStep:
                 regularizer = g.once(self.g_regularizer)
                 g.descend(g_loss, regularizer)
                 seen.add(g_loss=g_loss, g_regularizer=regularizer)
+        seen.add(g_scale=self.g.scale.shown())
         self.g_constraint.after_step()
+        settle_statistics(self.g.network)
         self.ema.update(self.g.network, step)
         return seen.result()
 

@@ -23,11 +23,13 @@ class World:
         rank: number of this process, from 0.
         ranks: number of processes.
         device: where its tensors live.
+        engine: how processes move a network together (rows of ENGINES).
     """
 
     rank: int = 0
     ranks: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    engine: str = "ddp"
 
     @property
     def leads(self) -> bool:

@@ -6,12 +6,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from biggan_sn.nn.norm import BatchNorm2d, ConditionalBatchNorm2d, standing_statistics
+from biggan_sn.nn.norm import (
+    BatchNorm2d,
+    ConditionalBatchNorm2d,
+    settle_statistics,
+    share_statistics,
+    standing_statistics,
+)
+from biggan_sn.nn.replicas import plan_sharing
 
 
-def batch(dtype=torch.float64):
+def batch(images=6, dtype=torch.float64):
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(6, 3, 4, 5, dtype=dtype, generator=generator) * 2 + 30
+    return torch.randn(images, 3, 4, 5, dtype=dtype, generator=generator) * 2 + 30
 
 
 def derivatives(norm, x):
@@ -23,32 +30,63 @@ def derivatives(norm, x):
     return out.detach(), first.detach(), second, norm.running_mean, norm.running_var
 
 
-def _replica(rank, rendezvous, results):
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    mine = batch()[:2] if rank == 0 else batch()[2:]  # shares of different size
-    found = derivatives(BatchNorm2d(3, affine=False).double(), mine)
-    standing = BatchNorm2d(3, affine=False, momentum=None).double()
-    for scale in (1, 2):
-        standing(mine * scale)
-    found = (*found, standing.running_mean, standing.running_var)
-    torch.save(found, f"{results}/{rank}.pt")
+def _replica(rank, rendezvous, results, together):
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=4)
+    norm = BatchNorm2d(3).double()
+    share_statistics(norm, [2, 4], together, 4)
+    mine = batch(8)[2 * rank : 2 * rank + 2]
+    found = derivatives(norm, mine)
+    settle_statistics(norm)
+    with pytest.raises(ValueError, match="a batch of 1 images, where every process must have 2 or"):
+        norm(mine[:1])
+    torch.save((*found[:3], norm.running_mean, norm.running_var), f"{results}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_replicas_equal_one_process_on_the_joined_batch(tmp_path):
-    mp.spawn(_replica, (f"file://{tmp_path}/meet", str(tmp_path)), nprocs=2)
-    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    whole = derivatives(nn.BatchNorm2d(3, affine=False).double(), batch())
-    for part in range(3):
-        joined = torch.cat([half[part] for half in halves])
-        scale = whole[part].abs().max()
-        assert (joined - whole[part]).abs().max() <= 1e-11 * scale
-    standing = nn.BatchNorm2d(3, affine=False, momentum=None).double()
-    for scale in (1, 2):
-        standing(batch() * scale)
-    statistics = (*whole[3:], standing.running_mean, standing.running_var)
-    for half in halves:
-        torch.testing.assert_close(half[3:], statistics)
+@pytest.mark.parametrize("together", [0, 4, 2, 1])
+def test_four_replicas_equal_one_process_on_the_joined_batch(tmp_path, together):
+    """All eight images in one, four of two replicas each, each replica alone, and each image."""
+    mp.spawn(_replica, (f"file://{tmp_path}/meet", str(tmp_path), together), nprocs=4)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(4)]
+    groups = [derivatives(nn.BatchNorm2d(3).double(), x) for x in batch(8).split(together or 8)]
+    for number in range(3):
+        found = torch.cat([part[number] for part in parts])
+        wanted = torch.cat([group[number] for group in groups])
+        assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+    for number in (3, 4):  # running mean and variance: the mean over the groups, everywhere
+        wanted = torch.stack([group[number] for group in groups]).mean(0)
+        torch.testing.assert_close(parts[0][number], wanted)
+        assert all(torch.equal(part[number], parts[0][number]) for part in parts)
+
+
+@pytest.mark.parametrize("together", [1, 2, 4, 8])
+def test_parts_of_a_batch_have_statistics_of_their_own(together):
+    norm = BatchNorm2d(3).double()
+    share_statistics(norm, [8], together, 1)
+    found = derivatives(norm, batch(8).contiguous(memory_format=torch.channels_last))
+    groups = [derivatives(nn.BatchNorm2d(3).double(), x) for x in batch(8).split(together)]
+    for number in range(3):
+        wanted = torch.cat([group[number] for group in groups])
+        assert (found[number] - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+    for number in (3, 4):
+        wanted = torch.stack([group[number] for group in groups]).mean(0)
+        torch.testing.assert_close(found[number], wanted)
+
+
+def test_only_training_asks_for_the_size_of_a_batch():
+    norm = BatchNorm2d(3).double()
+    share_statistics(norm, [4], 2, 1)
+    with pytest.raises(ValueError, match="a batch of 6 images, where every process must have 4;"):
+        norm(batch())
+    assert norm.eval()(batch()).shape == batch().shape
+
+
+@pytest.mark.parametrize(
+    ("here", "together", "ranks"), [(4, 3, 4), (4, 12, 2), (4, 32, 4), (6, 4, 2)]
+)
+def test_images_that_cannot_be_joined_are_refused(here, together, ranks):
+    with pytest.raises(ValueError, match=f"model.norm_batch {together} does not fit"):
+        plan_sharing(here, together, ranks)
 
 
 def test_one_process_is_torch():

@@ -1,0 +1,124 @@
+"""How the processes of a job move one network together: the rows of ENGINES.
+
+Forward passes with second derivatives, frozen opponents and terms on the weights themselves go
+through each of them alike; see the tests that compare them.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from inspect import signature
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from biggan_sn.config import PlayerConfig
+from biggan_sn.training.world import World
+from biggan_sn.training.zero import Partitioned
+
+# Batch norms share statistics themselves, and a forward pass on one rank alone (a sample, a check)
+# must not wait for the others. Newer torch has another name for it.
+_SYNC = "forward_sync_buffers"
+_KNOWN = _SYNC in signature(DistributedDataParallel).parameters
+_NO_SYNC_OF_BUFFERS: dict[str, Any] = {_SYNC if _KNOWN else "broadcast_buffers": False}
+
+
+class Engine(Protocol):
+    """Gradients of one network over all processes, and the optimizer they feed.
+
+    Attributes:
+        model: what the player's own forward passes go through.
+        optimizer: whose rates may be changed between steps.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def begin(self, rounds: int) -> None:
+        """Forgets all gradients; so many backward passes will come before the step."""
+        ...
+
+    def apart(self) -> AbstractContextManager[Any]:
+        """Within, gradients stay on their process: for all passes but the last."""
+        ...
+
+    def backward(self, loss: Tensor, scale: float) -> None:
+        """Adds the gradient of `scale` times the loss."""
+        ...
+
+    def step(self, scale: float) -> bool:
+        """An optimizer step along the mean over processes of the gradients over `scale`. If that is
+        not 1 and not all are finite, none is taken. Returns whether one was."""
+        ...
+
+    def moments(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
+        """What the optimizer keeps for a parameter; on the leading process, which is the one that
+        saves. Every process must call it."""
+        ...
+
+    def load_moments(self, moments: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+        """Restores what `moments` gave, for all parameters that are trained."""
+        ...
+
+
+class Replicated:
+    """Every process holds all, and gradients meet while they are made: PyTorch's
+    DistributedDataParallel (Li et al. 2020). A single process goes without."""
+
+    def __init__(self, network: nn.Module, config: PlayerConfig, world: World) -> None:
+        self.model: nn.Module = network
+        self._apart: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if world.ranks > 1:
+            self.model = DistributedDataParallel(
+                network, gradient_as_bucket_view=True, **_NO_SYNC_OF_BUFFERS
+            )
+            self._apart = self.model.no_sync
+        self._trainable = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            self._trainable, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+        )
+
+    def begin(self, rounds: int) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def apart(self) -> AbstractContextManager[Any]:
+        return self._apart()
+
+    def backward(self, loss: Tensor, scale: float) -> None:
+        (scale * loss).backward()
+
+    def step(self, scale: float) -> bool:
+        if scale != 1.0:
+            gradients = [p.grad for p in self._trainable if p.grad is not None]
+            torch._foreach_mul_(gradients, 1 / scale)
+            # They are means over all processes by now, so that all decide alike.
+            if not torch.stack(list(torch._foreach_norm(gradients))).sum().isfinite():
+                return False
+        self.optimizer.step()
+        return True
+
+    def moments(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
+        return self.optimizer.state.get(parameter, {})
+
+    def load_moments(self, moments: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+        for parameter, slots in moments.items():
+            self.optimizer.state[parameter] = {
+                name: _placed_like(parameter, value) for name, value in slots.items()
+            }
+
+
+def _placed_like(parameter: Tensor, slot: Tensor) -> Tensor:
+    """A copy where the parameter is. The fused optimizer walks through memory: moments must lie
+    there as their parameter does."""
+    if slot.dim() == 0:
+        return slot.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(slot)
+
+
+ENGINES: dict[str, Callable[[nn.Module, PlayerConfig, World], Engine]] = {
+    "ddp": Replicated,
+    "zero1": partial(Partitioned, stage=1),
+    "zero2": partial(Partitioned, stage=2),
+}
