@@ -1,9 +1,12 @@
 """A checkpoint is a folder, there whole or not at all: safetensors for tensors, JSON for the rest.
 
 It is written under another name, brought to disk and renamed; `latest` and `best` then move,
-and only then old ones go. So a kill at any moment leaves a run that loads. Nothing is unpickled.
+and only then old ones go. So a kill at any moment leaves a run that loads. The JSON part holds size
+and SHA-256 of every file and of itself, and nothing is loaded that does not agree. Nothing is
+unpickled.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,12 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 
 STATE_NAME = "state.json"
 LATEST = "latest"
 BEST = "best"
-VERSION = 4
+VERSION = 5
+SEAL = "sha256"  # of the rest of the JSON part
 REMEDY = "without its folder, the checkpoint before it is the newest"
 
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]
@@ -70,12 +74,15 @@ class Checkpoints:
             unfinished = self.root / f".{path.name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
+            files = {}
             for name, group in tensors.items():
                 contents = {key: t.detach().cpu().contiguous() for key, t in group.items()}
-                _write(unfinished / f"{name}.safetensors", save(contents))
-            document = {"version": VERSION, "step": step, "score": score, **state}
-            _write(unfinished / STATE_NAME, json.dumps(document, indent=1).encode())
-            _to_disk(unfinished)
+                file = unfinished / f"{name}.safetensors"
+                save_file(contents, file)  # other threads run meanwhile
+                _to_disk(file)
+                files[file.name] = _fingerprint(file)
+            document = {"version": VERSION, "step": step, "score": score, **state, "files": files}
+            save_state(unfinished, document)
             unfinished.rename(path)
             _to_disk(self.root)
         self._point(LATEST, path)
@@ -164,11 +171,23 @@ def find(path: Path) -> Path:
     raise CheckpointError(f"{path}: no checkpoint there, nor in its folder checkpoints/")
 
 
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes the JSON part of the checkpoint `path`, whole or not at all."""
+    document = json.loads(json.dumps(state))  # as it will be read
+    document[SEAL] = _seal(document)
+    write_whole(path / STATE_NAME, json.dumps(document, indent=1).encode())
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in document.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def load_state(path: Path) -> dict[str, Any]:
     """The JSON part of the checkpoint `path`.
 
     Raises:
-        CheckpointError: it cannot be read, or another version of the package wrote it.
+        CheckpointError: it cannot be read, was changed, or another version of the package wrote it.
     """
     try:
         state: dict[str, Any] = json.loads((path / STATE_NAME).read_text())
@@ -179,6 +198,8 @@ def load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path / STATE_NAME}: checkpoint version {version}, this package reads {VERSION}"
         )
+    if state.pop(SEAL, None) != _seal(state):
+        raise CheckpointError(f"{path / STATE_NAME}: not as it was written (SHA-256); {REMEDY}")
     return state
 
 
@@ -186,10 +207,15 @@ def load_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
     """One group of tensors of the checkpoint `path`, on the CPU.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it cannot be read, or is not as it was written.
     """
     file = path / f"{name}.safetensors"
+    written = load_state(path)["files"].get(file.name)
     try:
+        found = _fingerprint(file)
+        if found != written:
+            what = "size" if written and found["bytes"] != written["bytes"] else "SHA-256"
+            raise CheckpointError(f"{file}: not as it was written ({what}); {REMEDY}")
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); {REMEDY}") from error
@@ -214,21 +240,22 @@ def write_whole(path: Path, contents: bytes) -> None:
     """Writes a file, and its folder if need be, so that it is there whole or as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    _write(unfinished, contents)
+    unfinished.write_bytes(contents)
+    _to_disk(unfinished)
     unfinished.replace(path)
     _to_disk(path.parent)
 
 
-def _write(path: Path, contents: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Size and hash of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
 
 
-def _to_disk(folder: Path) -> None:
-    """Brings the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def _to_disk(path: Path) -> None:
+    """Brings a file to disk, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -31,7 +31,7 @@ class SelfAttention(nn.Module):
         self.phi = nn.Conv2d(channels, channels // 8, 1, bias=False)
         self.g = nn.Conv2d(channels, channels // 2, 1, bias=False)
         self.o = nn.Conv2d(channels // 2, channels, 1, bias=False)
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.zeros(1))  # no scalar: DeepSpeed cannot send one
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.theta(x).flatten(2).mT  # [N, HW, C/8]

@@ -1,18 +1,10 @@
 """Going back to an earlier checkpoint, on another path from there."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from biggan_sn.checkpoint import (
-    STATE_NAME,
-    CheckpointError,
-    Checkpoints,
-    load_state,
-    step_of,
-    write_whole,
-)
+from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state, save_state, step_of
 from biggan_sn.training import records
 
 ATTEMPTS = "attempts"  # folder of a run where what was given up is kept
@@ -70,7 +62,7 @@ def roll_back(
     given_up, position = reached or (newest["step"], newest["position"])
     state["position"] = max(position, state["position"])
     state["attempt"] = attempt
-    write_whole(there[step] / STATE_NAME, json.dumps(state, indent=1).encode())
+    save_state(there[step], state)
     checkpoints.give_up_after(step, kept)
     done = Rollback(step, given_up, attempt, kept)
     line = {"event": "rollback", "from": given_up, "to": step, "attempt": attempt, "reason": reason}

@@ -1,12 +1,21 @@
-"""What of a run is in a checkpoint, and how it comes back from there."""
+"""What of a run is in a checkpoint, how it gets there while the run goes on, and comes back."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from biggan_sn.checkpoint import CheckpointError, load_network, load_tensors, step_of
+from biggan_sn.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    Tensors,
+    load_network,
+    load_tensors,
+    step_of,
+)
 from biggan_sn.collapse.detector import Detector
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.step import GANStep
@@ -17,7 +26,8 @@ INTEGERS = ("step", "position", "attempt")
 def tensors_of(
     play: GANStep, spectra: Mapping[str, Spectrum], detector: Detector
 ) -> dict[str, dict[str, Tensor]]:
-    """All tensors that a run goes on from, by group."""
+    """All tensors that a run goes on from, by group; whole on the leading process. Every process
+    must call it."""
     return {
         "generator": play.g.network.state_dict(),
         "discriminator": play.d.network.state_dict(),
@@ -70,3 +80,62 @@ def integers_of(path: Path, state: Mapping[str, Any]) -> list[int]:
         if not isinstance(state.get(name), int):
             raise CheckpointError(f"{path}: its state lacks the {name}")
     return [state[name] for name in INTEGERS]
+
+
+class Writer:
+    """Brings checkpoints to disk while training goes on. Training waits only for a copy of its
+    tensors in host memory, and where one checkpoint is not yet written when the next one comes.
+
+    Args:
+        checkpoints: where they go.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+        self._copies: dict[str, dict[str, Tensor]] = {}
+
+    def save(
+        self, step: int, tensors: Tensors, state: Mapping[str, Any], score: float | None
+    ) -> None:
+        """As `Checkpoints.save`, but returns when the tensors may change again.
+
+        Raises:
+            OSError: the checkpoint before could not be written.
+        """
+        self.wait()
+        self._copy(tensors)
+        save = self.checkpoints.save
+        self._writing = self._pool.submit(save, step, self._copies, state, score)
+
+    def _copy(self, tensors: Tensors) -> None:
+        """To host memory that is taken once, page-locked so that a GPU need not wait for it."""
+        on_gpu = False
+        for name, group in tensors.items():
+            mine = self._copies.setdefault(name, {})
+            for key in mine.keys() - group.keys():
+                del mine[key]
+            for key, tensor in group.items():
+                on_gpu |= tensor.is_cuda
+                if key not in mine or mine[key].shape != tensor.shape:
+                    mine[key] = torch.empty(
+                        tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
+                    )
+                mine[key].copy_(tensor.detach(), non_blocking=True)
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    def wait(self) -> None:
+        """Until all is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+
+    def close(self) -> None:
+        """Ends the thread, when it is done."""
+        self._pool.shutdown(wait=True)

@@ -22,7 +22,7 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.rollback import roll_back, way_back
-from biggan_sn.training.saving import integers_of, restore, tensors_of
+from biggan_sn.training.saving import Writer, integers_of, restore, tensors_of
 from biggan_sn.training.stopping import Stopping
 from biggan_sn.training.watch import Seen, Watch
 from biggan_sn.training.world import World
@@ -114,6 +114,7 @@ class Trainer:
     def _play_on(self) -> None:
         """From here to the end, or to where it was told to stop."""
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
+        self.writer = Writer(self.checkpoints)
         logs = None
         if self.world.leads:
             logs = Logs(self.folder, self.step, self.config.steps, self.spectra, self.attempt)
@@ -128,10 +129,13 @@ class Trainer:
             self.watch.start(self.step)
             self._greet(logs)
             if not self.resumed:
-                self._save(None)  # a disk that is full says so now, and there is a way back
+                self._save(None)
+                self.writer.wait()  # a disk that is full says so now, and there is a way back
             self._loop(reals, logs)
+            self.writer.wait()
         finally:
             loader.close()
+            self.writer.close()
             self.watch.close()
             if logs:
                 logs.close()
@@ -282,10 +286,9 @@ class Trainer:
         return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
 
     def _save(self, score: float | None) -> None:
+        tensors = tensors_of(self.play, self.spectra, self.watch.detector)
         if self.world.leads:
-            tensors = tensors_of(self.play, self.spectra, self.watch.detector)
-            self.checkpoints.save(self.step, tensors, self._state(), score)
-        self.world.wait()
+            self.writer.save(self.step, tensors, self._state(), score)
 
     def _state(self) -> dict[str, Any]:
         return {

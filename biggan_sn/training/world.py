@@ -10,9 +10,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-
-class LaunchError(ValueError):
-    """The job was not launched as it was meant."""
+from biggan_sn.training.launching import (
+    LaunchError,
+    check_processes,
+    meant_engine,
+    parent_command,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class World:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise LaunchError(f"{folder}: another job is training there") from error
+                raise LaunchError(
+                    f"{folder}: another job is training there; if this one was to be part of it, "
+                    "the launch fell in two: start launch/local.sh, or launch/node.sh on each node"
+                ) from error
             yield
 
     def wait(self) -> None:
@@ -76,18 +82,17 @@ def join() -> World:
     """Joins the job that accelerate or torchrun launched; a world of one outside a job.
 
     Raises:
-        LaunchError: the launcher meant more processes than found one another.
+        LaunchError: the launcher meant more processes than found one another, or an engine that
+            cannot be.
     """
+    engine = meant_engine(os.environ)
+    # DeepSpeed comes later, one for each player: accelerate need not know of it.
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
     from accelerate import PartialState  # brings half a library along
 
     state = PartialState(cpu=not torch.cuda.is_available())
-    meant = int(os.environ.get("WORLD_SIZE", "1"))
-    if state.num_processes != meant:
-        raise LaunchError(
-            f"the launcher started {meant} processes, but {state.num_processes} found one another: "
-            "each would train a run of its own. Launch with launch/local.sh, or with torchrun"
-        )
-    return World(state.process_index, state.num_processes, state.device)
+    check_processes(state.num_processes, os.environ, parent_command())
+    return World(state.process_index, state.num_processes, state.device, engine)
 
 
 def leave() -> None:

@@ -39,6 +39,8 @@ class Partitioned:
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             trainable, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
         )
+        for parameter in network.parameters():  # it cannot take them channels last
+            parameter.data = parameter.data.contiguous()
         self._engine = _initialize(network, self.optimizer, stage, world)
         self._zero = self._engine.optimizer
         self._together = ExitStack()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from biggan_sn.cli import VERBS, main
 from biggan_sn.data.shards import build_index, save_index
 from data_tools.make_shards import write_shards
+from tests.forging import forge
 
 
 @dataclass(frozen=True)
@@ -339,10 +340,9 @@ def test_corrupt_state(make, run, verb, text):
 
 
 @pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
-@pytest.mark.parametrize("version", [0, 3, 5, "4", None])
+@pytest.mark.parametrize("version", [0, 4, 6, "5", None])
 def test_foreign_version(make, run, verb, version):
-    state = json.loads((run / STEP / "state.json").read_text())
-    (run / STEP / "state.json").write_text(json.dumps({**state, "version": version}))
+    forge(run / STEP, version=version)
     make(Mistake(verb, f"{STEP}/state.json: checkpoint version {version}"))
 
 
@@ -353,16 +353,14 @@ def test_state_is_a_list(make, run):
 
 @pytest.mark.parametrize("missing", ["step", "position", "data"])
 def test_incomplete_state(make, run, missing):
-    state = json.loads((run / STEP / "state.json").read_text())
-    del state[missing]
-    (run / STEP / "state.json").write_text(json.dumps(state))
+    forge(run / STEP, missing)
     make(Mistake(GO_ON, STEP))
 
 
 def test_config_of_a_checkpoint_from_the_future(make, run):
     state = json.loads((run / STEP / "state.json").read_text())
     state["config"]["model"]["transformer"] = True
-    (run / STEP / "state.json").write_text(json.dumps(state))
+    forge(run / STEP, config=state["config"])
     make(Mistake(SAMPLE, "transformer"))
 
 
@@ -381,15 +379,39 @@ def test_damaged_tensors(make, run, name, damage):
         path.unlink()
     else:
         path.write_bytes(damages[damage])
-    make(Mistake(GO_ON, f"{STEP}/{name}.safetensors: cannot be read"))
+    told = "cannot be read" if damage == "missing" else "not as it was written"
+    make(Mistake(GO_ON, f"{STEP}/{name}.safetensors: {told}"))
     if name == "ema":
-        make(Mistake(SAMPLE, f"{STEP}/{name}.safetensors: cannot be read"))
+        make(Mistake(SAMPLE, f"{STEP}/{name}.safetensors: {told}"))
+    if damage != "missing":  # and if the damage was there before the fingerprint
+        forge(run / STEP)
+        make(Mistake(GO_ON, f"{STEP}/{name}.safetensors: cannot be read"))
+
+
+@pytest.mark.parametrize("verb", [GO_ON, SAMPLE])
+def test_a_single_bit_is_noticed(make, run, verb):
+    path = run / STEP / "ema.safetensors"
+    contents = bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.write_bytes(contents)
+    make(Mistake(verb, f"{STEP}/ema.safetensors: not as it was written (SHA-256)"))
+    path.write_bytes(contents[:-1])
+    make(Mistake(verb, f"{STEP}/ema.safetensors: not as it was written (size)"))
+
+
+@pytest.mark.parametrize("verb", [GO_ON, SAMPLE, EVALUATE], ids=["train", "sample", "evaluate"])
+def test_a_state_that_was_edited_is_noticed(make, run, verb):
+    path = run / STEP / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "position": state["position"] + 1}))
+    make(Mistake(verb, f"{STEP}/state.json: not as it was written (SHA-256)"))
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_of_another_network(make, run, name):
     other = "generator" if name == "discriminator" else "discriminator"
     shutil.copy(run / STEP / f"{other}.safetensors", run / STEP / f"{name}.safetensors")
+    forge(run / STEP)
     make(Mistake(GO_ON, f"{STEP}/{name}.safetensors"))
     if name == "ema":
         make(Mistake(SAMPLE, f"{STEP}/{name}.safetensors: not of this network"))
@@ -401,6 +423,7 @@ def test_one_tensor_is_missing(make, run, name):
     kept = load_file(path)
     kept.pop(sorted(kept)[0])
     save_file(kept, path)
+    forge(run / STEP)
     make(Mistake(GO_ON, f"{STEP}/{name}.safetensors"))
 
 
@@ -409,6 +432,7 @@ def test_tensors_of_a_wider_network(make, run):
     wider = {name: tensor.repeat_interleave(2, 0) if tensor.dim() else tensor
              for name, tensor in load_file(path).items()}  # fmt: skip
     save_file(wider, path)
+    forge(run / STEP)
     for verb in (GO_ON, SAMPLE):
         make(Mistake(verb, f"{STEP}/ema.safetensors: not of this network"))
 
@@ -417,6 +441,7 @@ def test_nothing_is_unpickled_in_the_place_of_tensors(make, run):
     import torch
 
     torch.save({"weight": np.zeros(3)}, run / STEP / "ema.safetensors")
+    forge(run / STEP)
     make(Mistake(SAMPLE, f"{STEP}/ema.safetensors: cannot be read"))
 
 
@@ -433,8 +458,7 @@ def test_a_run_goes_on_as_itself(make, run, options, names):
 
 
 def test_a_run_is_not_shortened(make, run):
-    state = json.loads((run / STEP / "state.json").read_text())
-    (run / STEP / "state.json").write_text(json.dumps({**state, "step": 5}))
+    forge(run / STEP, step=5)
     make(Mistake(GO_ON, f"{STEP} is past the end: steps is 2"))
 
 

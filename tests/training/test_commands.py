@@ -15,6 +15,7 @@ from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
 from biggan_sn.config_io import to_dict
 from biggan_sn.training.world import World
+from tests.forging import forge
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_a_run_that_diverges_stops_before_it_saves_over_a_good_checkpoint(run, c
     weights = load_file(state)
     weights["conv.bias"] += torch.nan
     save_file(weights, state)
+    forge(state.parent)
     options = ["--steps", "50", "--checkpoint.every", "1", "--collapse.rollbacks", "0"]
     assert main(["train", "--run_dir", str(run), *options]) == 1
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]

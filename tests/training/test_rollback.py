@@ -19,6 +19,7 @@ from biggan_sn.training import records as kept
 from biggan_sn.training.rollback import roll_back
 from biggan_sn.training.trainer import CollapseError, Trainer
 from biggan_sn.training.world import World
+from tests.forging import forge
 
 
 @pytest.fixture
@@ -148,9 +149,8 @@ def test_by_hand(run, capsys):
 
 
 def test_inspect_shows_checkpoints_alarms_rollbacks_and_the_worst_layers(run, capsys):
-    state_of = run / "checkpoints" / "step_00000002" / "state.json"
-    state = json.loads(state_of.read_text()) | {"signs": {"explosion": 0.1, "fid_rise": 0.72}}
-    state_of.write_text(json.dumps(state))
+    signs = {"explosion": 0.1, "fid_rise": 0.72}
+    forge(run / "checkpoints" / "step_00000002", signs=signs)
     roll_back(run, 4, "FID turned up")
     with (run / "spectra.jsonl").open("a") as file:
         record = records(run / "spectra.jsonl")[-1]

@@ -20,6 +20,7 @@ from biggan_sn.checkpoint import (
     load_state,
     load_tensors,
 )
+from tests.forging import forge
 
 
 def tensors(step):
@@ -132,6 +133,7 @@ def test_nothing_is_ever_unpickled(tmp_path):
 
     path = save(Checkpoints(tmp_path), 1)
     (path / "net.safetensors").write_bytes(pickle.dumps(Bomb()))
+    forge(path)
     with pytest.raises(CheckpointError, match=r"net\.safetensors"):
         load_tensors(path, "net")
     assert not (tmp_path / "exploded").exists()

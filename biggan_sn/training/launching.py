@@ -1,0 +1,113 @@
+"""What the launcher meant: how many processes, and how they move a network together.
+
+A launch that goes wrong is silent: each process finds itself alone and trains a run of its own. So
+whatever can be known of the number that was meant is asked for.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+
+class LaunchError(ValueError):
+    """The job was not launched as it was meant."""
+
+
+# Who says how many processes there are: torchrun and accelerate, the scripts in launch/, srun, MPI.
+# With a launcher on each node, srun starts no more than there are nodes.
+COUNTS = (
+    "WORLD_SIZE",
+    "BIGGAN_SN_PROCESSES",
+    "SLURM_STEP_NUM_TASKS",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+)
+
+STAGES = {"0": "ddp", "1": "zero1", "2": "zero2"}  # of ZeRO, by the engines that are them
+
+
+def check_processes(found: int, environment: Mapping[str, str], parent: Sequence[str]) -> None:
+    """Raises LaunchError unless as many processes found one another as were meant.
+
+    Args:
+        found: how many did.
+        environment: of this process.
+        parent: the command line that started it.
+    """
+    meant = {
+        f"{name}={environment[name]}": int(environment[name])
+        for name in COUNTS
+        if environment.get(name, "").isdigit()
+    }
+    if "ACCELERATE_MIXED_PRECISION" in environment and "WORLD_SIZE" not in environment:
+        meant["accelerate launch"] = _asked_of_accelerate(parent)
+    for who, number in meant.items():
+        if number > found:
+            alone = "this one is alone" if found == 1 else f"only {found} found one another"
+            raise LaunchError(
+                f"{number} processes were meant ({who}), but {alone}: the job would fall into "
+                "several that train the same run. Start it with launch/local.sh, on several nodes "
+                "launch/node.sh on each; or with torchrun; not with accelerate launch --cpu, which "
+                "starts one process whatever it is asked for"
+            )
+
+
+def _asked_of_accelerate(command: Sequence[str]) -> int:
+    """The processes that an `accelerate launch` was asked for, by its options or its file."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config_file")
+    parser.add_argument("--num_processes", "--num-processes", type=int)
+    parser.add_argument("--num_machines", "--num-machines", type=int)
+    try:
+        given, _ = parser.parse_known_args(list(command))
+        file = yaml.safe_load(Path(given.config_file).read_text()) if given.config_file else {}
+    except (argparse.ArgumentError, OSError, yaml.YAMLError):
+        return 1
+    asked = (given.num_processes, given.num_machines)
+    stored = (file.get("num_processes"), file.get("num_machines"))
+    pairs = zip(asked, stored, strict=True)
+    return max(int((mine if mine is not None else theirs) or 1) for mine, theirs in pairs)
+
+
+def parent_command() -> list[str]:
+    """The command line of the process that started this one; empty where it cannot be known."""
+    try:
+        contents = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return contents.decode(errors="replace").split("\0")
+
+
+def meant_engine(environment: Mapping[str, str]) -> str:
+    """The row of ENGINES that an accelerate configuration asks for.
+
+    Raises:
+        LaunchError: it asks for what cannot be.
+    """
+    if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return "ddp"
+    if file := environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
+        raise LaunchError(
+            f"{file}: a DeepSpeed config file is not read, for most of it is ours to decide; write "
+            "zero_stage: 1 or 2 into accelerate's file, as launch/topology/zero2.yaml does"
+        )
+    for part in ("OPTIMIZER", "PARAM"):
+        where = environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part}_DEVICE", "none")
+        if where.lower() != "none":
+            raise LaunchError(
+                f"offload_{part.lower()}_device: {where}: networks of this size stay on the GPU; "
+                "leave it out or say none"
+            )
+    stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+    if stage not in STAGES:
+        reason = (
+            "stage 3 splits the weights themselves, and second derivatives (R1, gradient "
+            "normalization) need them whole"
+            if stage == "3"
+            else f"there is no stage {stage!r}"
+        )
+        raise LaunchError(f"zero_stage: {reason}; take 1 or 2 (launch/topology/)")
+    return STAGES[stage]
