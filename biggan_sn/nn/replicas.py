@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from biggan_sn.nn.clock import EXCHANGES
+
 
 class _SumOverReplicas(torch.autograd.Function):
     """The sum of a tensor over processes. Its derivative is itself, so any order exists."""
@@ -15,7 +17,8 @@ class _SumOverReplicas(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=group)
+        with EXCHANGES.span(x.device):
+            dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
@@ -33,7 +36,8 @@ def average_over_replicas(tensors: Sequence[Tensor]) -> None:
     """Replaces each tensor by its mean over all processes, in one message. Every process must call
     it, with tensors of the same shapes and of one type."""
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    dist.all_reduce(flat)
+    with EXCHANGES.span(flat.device):
+        dist.all_reduce(flat)
     pieces = (flat / dist.get_world_size()).split([tensor.numel() for tensor in tensors])
     for tensor, piece in zip(tensors, pieces, strict=True):
         tensor.copy_(piece.view(tensor.shape))
@@ -117,7 +121,8 @@ class Ownership:
             for tensor, mine in zip(tensors, own, strict=True)
         ]
         flat = torch.cat(parts)
-        dist.all_reduce(flat)
+        with EXCHANGES.span(flat.device):
+            dist.all_reduce(flat)
         pieces = flat.split([tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view(tensor.shape))

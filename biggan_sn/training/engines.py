@@ -11,10 +11,12 @@ from inspect import signature
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from biggan_sn.config import PlayerConfig
+from biggan_sn.nn.clock import EXCHANGES, Mark, mark
 from biggan_sn.training.world import World
 from biggan_sn.training.zero import Partitioned
 
@@ -69,16 +71,33 @@ class Replicated:
 
     def __init__(self, network: nn.Module, config: PlayerConfig, world: World) -> None:
         self.model: nn.Module = network
+        self._device = world.device
+        self._last_bucket: Mark | None = None
         self._apart: Callable[[], AbstractContextManager[Any]] = nullcontext
         if world.ranks > 1:
             self.model = DistributedDataParallel(
                 network, gradient_as_bucket_view=True, **_NO_SYNC_OF_BUFFERS
             )
+            self.model.register_comm_hook(None, self._average)
             self._apart = self.model.no_sync
         self._trainable = [p for p in network.parameters() if p.requires_grad]
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self._trainable, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
         )
+
+    def _average(
+        self,
+        state: None,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]
+    ) -> torch.futures.Future[Tensor]:
+        """What it does anyway with a bucket of gradients, and notes when."""
+        if EXCHANGES.on:
+            self._last_bucket = mark(self._device)
+        flat = bucket.buffer().div_(dist.get_world_size())
+        future: torch.futures.Future[list[Tensor]] = dist.all_reduce(
+            flat, async_op=True
+        ).get_future()
+        return future.then(lambda done: done.value()[0])
 
     def begin(self, rounds: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -88,6 +107,9 @@ class Replicated:
 
     def backward(self, loss: Tensor, scale: float) -> None:
         (scale * loss).backward()
+        if self._last_bucket is not None:  # from there on nothing is left to compute
+            EXCHANGES.add(self._last_bucket, mark(self._device))
+            self._last_bucket = None
 
     def step(self, scale: float) -> bool:
         if scale != 1.0:

@@ -21,6 +21,7 @@ from biggan_sn.training.monitor import (
     heat_maps,
     worst_layers,
 )
+from biggan_sn.training.pace import Speed
 from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, append, rollbacks
 
 JOURNAL = "log.txt"
@@ -84,7 +85,7 @@ class Logs:
         self,
         step: int,
         losses: Mapping[str, float],
-        images_per_second: float,
+        speed: Speed,
         probed: Mapping[str, float],
     ) -> None:
         """Scalars of one step. The bar moves here, or without a terminal a line appears, and shows
@@ -92,15 +93,15 @@ class Logs:
         values = {**losses, **probed}
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
-        self.board.add_scalar("speed/images_per_second", images_per_second, step)
-        record = {"step": step, **values, "images_per_second": images_per_second}
-        append(self.folder / SCALARS, record)
+        for name, value in speed.record().items():
+            self.board.add_scalar(f"speed/{name}", value, step)
+        append(self.folder / SCALARS, {"step": step, **values, "speed": speed.record()})
         shown = " ".join(f"{name} {value:+.3f}" for name, value in losses.items())
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix_str(shown)
         line = (
-            f"step {step:>7}/{self.steps}  {images_per_second:7.1f} images/s  "
-            f"ETA {self._remaining(step)}  {shown}"
+            f"step {step:>7}/{self.steps}  {speed.images_per_second:7.1f} images/s  "
+            f"ETA {self._remaining(step)}  {speed.held_up()}{shown}"
         )
         with (self.folder / JOURNAL).open("a") as journal:
             journal.write(line + "\n")

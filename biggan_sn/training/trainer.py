@@ -2,7 +2,6 @@
 
 import gc
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs
+from biggan_sn.training.pace import Pace
 from biggan_sn.training.rollback import roll_back, way_back
 from biggan_sn.training.saving import Writer, integers_of, restore, tensors_of
 from biggan_sn.training.stopping import Stopping
@@ -176,9 +176,11 @@ class Trainer:
 
     def _loop(self, reals: Iterator[Batch], logs: Logs | None) -> None:
         images_per_step = self.config.d_steps * self.config.batch_size
-        clock, last = time.monotonic(), self.step
+        pace = Pace(self.world, images_per_step, self.step)
+        reals = pace.timed(reals)
         while self.step < self.config.steps:
-            scalars = self.play(self.step, reals)
+            with pace.step(measured=self._due(self.config.logs.every, ahead=1)):
+                scalars = self.play(self.step, reals)
             self.step += 1
             self.position += images_per_step
             told = self.stopping.told  # once: a signal may come at any time
@@ -193,15 +195,15 @@ class Trainer:
             if lost := self.watch.lost(seen):  # all processes see the same, and nobody saves it
                 self._act([lost], told, logs)
             if logging:
-                speed = images_per_step * (self.step - last) / (time.monotonic() - clock)
+                speed = pace.report(self.step)
                 if logs:
                     logs.scalars(self.step, seen.losses, speed, seen.probed)
-                clock, last = time.monotonic(), self.step
             self._show(seen, logs, measuring, drawing)
             score = self._evaluate(logs)
             stopping = self._act(self._judge(seen, score, logs), told, logs)
             if saving or stopping:
-                self._save(score)
+                with pace.saving():
+                    self._save(score)
             if stopping:
                 return
 
@@ -209,9 +211,10 @@ class Trainer:
         sections = (self.config.checkpoint, self.config.evaluation)
         return any(self._due(section.every) for section in sections)
 
-    def _due(self, every: int) -> bool:
-        """At every `every`-th step and at the last; never if `every` is 0."""
-        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
+    def _due(self, every: int, ahead: int = 0) -> bool:
+        """At every `every`-th step and at the last, or so many steps before; never if it is 0."""
+        step = self.step + ahead
+        return every > 0 and (step % every == 0 or step == self.config.steps)
 
     def _greet(self, logs: Logs | None) -> None:
         if logs is None:
@@ -229,7 +232,8 @@ class Trainer:
             f"{self.folder} {begin}: "
             f"{len(self.index)} images of {len(self.index.classes)} classes, "
             f"G {sizes['G']:.2f}M and D {sizes['D']:.2f}M parameters, "
-            f"{self.world.ranks} x {self.world.device.type}, {self.config.precision}"
+            f"{self.world.ranks} x {self.world.device.type}, {self.world.engine}, "
+            f"{self.config.precision}"
         )
         if changed := changes(self.config, after_rollbacks(self.config, self.attempt)):
             logs.say(f"changed by the rollback: {'; '.join(changed)}")

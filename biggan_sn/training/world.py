@@ -51,6 +51,15 @@ class World:
         """Whether all processes have the same numbers. Every process must call it."""
         return self.most(*numbers) == [-least for least in self.most(*(-n for n in numbers))]
 
+    def gather(self, *numbers: float) -> list[list[float]]:
+        """The numbers of every process, by its rank. Every process must call it."""
+        if self.ranks == 1:
+            return [list(numbers)]
+        table = torch.zeros(self.ranks, len(numbers), dtype=torch.float64, device=self.device)
+        table[self.rank] = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(table)
+        return table.tolist()
+
     @contextmanager
     def holding(self, folder: Path) -> Iterator[None]:
         """Keeps every other job out of a run's folder meanwhile.

@@ -10,14 +10,15 @@ and it steps from a copy of the weights that knows nothing of a clamp, so that i
 
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from biggan_sn.config import PlayerConfig
+from biggan_sn.nn.clock import EXCHANGES
 from biggan_sn.training.world import World
 
 
@@ -56,13 +57,15 @@ class Partitioned:
 
     def backward(self, loss: Tensor, scale: float) -> None:
         self._zero.override_loss_scale(scale)
-        self._engine.backward(loss)
+        with _metered():
+            self._engine.backward(loss)
 
     def step(self, scale: float) -> bool:
-        self._together.close()
         self._zero.check_grad_overflow = scale != 1.0
         self._zero.refresh_fp32_params()  # the weights may have been clamped or loaded meanwhile
-        self._engine.step()
+        with _metered():
+            self._together.close()
+            self._engine.step()
         return not self._zero.overflow
 
     def moments(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
@@ -94,6 +97,22 @@ class Partitioned:
             for name, value in slots.items():
                 if value.dim() > 0:
                     safe_set_full_optimizer_state(parameter, value.to(parameter.device), name)
+
+
+@contextmanager
+def _metered() -> Iterator[None]:
+    """Counts what DeepSpeed exchanges within, by its own timers of communication."""
+    if not EXCHANGES.on:
+        yield
+        return
+    from deepspeed.comm import comm
+
+    comm.configure(enabled=True, prof_all=True, verbose=False)
+    yield
+    comm.configure(enabled=False)
+    # Not its log, in which each entry holds the sum of all before.
+    milliseconds = sum(timer.elapsed(reset=True) for timer in comm.timers.get_timers().values())
+    EXCHANGES.add(0.0, milliseconds / 1e3)
 
 
 def _initialize(

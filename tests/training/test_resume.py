@@ -46,7 +46,7 @@ def assert_same_run(one, other):
 
 def records(folder, name):
     lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k != "speed"} for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,9 @@ from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training import records
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.monitor import MARGIN, Measured, measure, worst_layers
+from biggan_sn.training.pace import Speed
+
+SPEED = Speed(123.4, 20.0, 0.25, 3, 0.5, 0.0)
 
 ALARM_OF_G = {
     "attempt": 0, "step": 15, "sign": "explosion", "channel": "explosion", "action": "warn",
@@ -29,7 +32,7 @@ ALARM_OF_G = {
 def log_a_few(folder):
     logs = Logs(folder, 0, 100, {})
     for step in (10, 20):
-        logs.scalars(step, {"d_loss": 1.0 / step, "g_loss": -0.5}, 123.4, {"contrast": 0.5})
+        logs.scalars(step, {"d_loss": 1.0 / step, "g_loss": -0.5}, SPEED, {"contrast": 0.5})
         sigmas = {
             "G": {"linear": [1.0, 0.9, 0.8], "conv": [10.0 * step, 1.0, 0.5]},
             "D": {"linear": [3.0, 0.0, 0.0], "embed": [2.0, 1.0, 1.0]},
@@ -47,6 +50,7 @@ def test_lines_have_step_speed_eta_and_losses(tmp_path, capsys):
     line = (tmp_path / "log.txt").read_text().splitlines()[0]
     for word in ("step", "10/100", "123.4 images/s", "ETA", "d_loss +0.100", "g_loss -0.500"):
         assert word in line
+    assert "data 20 ms  comm 25%  rank 3 +50%" in line
     assert line in capsys.readouterr().out, "without a terminal the lines go to the output"
 
 
@@ -57,6 +61,9 @@ def test_curves_and_record_agree(tmp_path):
     curve = [(event.step, event.value) for event in events.Scalars("train/d_loss")]
     assert curve == [(10, np.float32(0.1)), (20, np.float32(0.05))]
     assert [event.value for event in events.Scalars("train/contrast")] == [0.5, 0.5]
+    assert [event.value for event in events.Scalars("speed/slowest_rank")] == [3.0, 3.0]
+    lines = (tmp_path / "scalars.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["speed"] == SPEED.record()
     assert [event.value for event in events.Scalars("sigma0/G/conv")] == [100.0, 200.0]
     assert [event.value for event in events.Scalars("sigma2/G/linear")] == [np.float32(0.8)] * 2
     assert [event.value for event in events.Scalars("evaluation/fid")] == [3.5]
