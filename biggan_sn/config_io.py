@@ -17,6 +17,7 @@ FREE_TO_CHANGE = (
     "data.prefetch",
     "generator.microbatch",
     "discriminator.microbatch",
+    "model.norm_batch",
     "monitor",
     "collapse",
     "checkpoint",

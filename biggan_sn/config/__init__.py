@@ -250,6 +250,10 @@ class Config:
         for name, weight in self.penalties.items():
             require(weight >= 0, f"penalties.{name} must be 0 or more, got {weight}")
 
+    def norm_batch(self, side: str, num_processes: int) -> int:
+        """Images that share the statistics of a batch norm in a pass of `side`."""
+        return self.model.norm_batch or self.microbatch(side, num_processes) * num_processes
+
     def microbatch(self, side: str, num_processes: int) -> int:
         """Images of one forward pass of `side` (generator or discriminator) on each process.
 

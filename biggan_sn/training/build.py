@@ -57,8 +57,7 @@ def check(config: Config, ranks: int) -> None:
 def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
     """Checks one config; names and shapes of what its checkpoints would hold."""
     for side in BUILDERS:
-        images = config.microbatch(side, ranks)
-        plan_sharing(images, config.model.norm_batch or images * ranks, ranks)
+        plan_sharing(config.microbatch(side, ranks), config.norm_batch(side, ranks), ranks)
         regularizer_rows(getattr(config.regularizers, side))
     for name in config.lipschitz.generator:
         if lookup(LIPSCHITZ, name, "lipschitz constraint").output:

@@ -64,6 +64,10 @@ class Engine(Protocol):
         """Restores what `moments` gave, for all parameters that are trained."""
         ...
 
+    def close(self) -> None:
+        """Lets go of the network."""
+        ...
+
 
 class Replicated:
     """Every process holds all, and gradients meet while they are made: PyTorch's
@@ -129,6 +133,9 @@ class Replicated:
             self.optimizer.state[parameter] = {
                 name: _placed_like(parameter, value) for name, value in slots.items()
             }
+
+    def close(self) -> None:
+        """Nothing holds it."""
 
 
 def _placed_like(parameter: Tensor, slot: Tensor) -> Tensor:

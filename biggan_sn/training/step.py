@@ -73,6 +73,11 @@ class GANStep:
         self.ema.update(self.g.network, step)
         return seen.result()
 
+    def close(self) -> None:
+        """Lets go of the networks, where there will be others."""
+        self.g.engine.close()
+        self.d.engine.close()
+
     def sample(self, generator: nn.Module, step: int, turn: int, share: range) -> Batch:
         """G's images for this process's `share` of the batch of this turn."""
         first = (step * (self.d_steps + 1) + turn) * self.batch_size

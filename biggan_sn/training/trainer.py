@@ -18,6 +18,7 @@ from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.evaluation.scorers import evaluate
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
+from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.pace import Pace
@@ -74,6 +75,7 @@ class Trainer:
     def _set_up(self, checkpoint: Path | None) -> None:
         """Both players and all around them, fresh or as a checkpoint has them."""
         self.resumed = checkpoint
+        self._joined_before = self._norm_batch()
         self.step, self.position, self.attempt = 0, 0, 0
         if checkpoint:
             state = load_state(checkpoint)
@@ -154,6 +156,7 @@ class Trainer:
             times = f"rollback {done.attempt} of at most {self.config.collapse.rollbacks}"
             self._news = f"{times}, from step {done.given_up} to {done.step}: {error}"
         self.world.wait()
+        self.play.close()
         del self.play, self.networks, self.spectra, self.watch  # before there are two of each
         gc.collect()
         self._set_up(self.checkpoints.path_of(int(step)))
@@ -235,6 +238,13 @@ class Trainer:
             f"{self.world.ranks} x {self.world.device.type}, {self.world.engine}, "
             f"{self.config.precision}"
         )
+        now, before = self._norm_batch(), self._joined_before
+        if now != before:
+            sizes = " and ".join(f"{before[side]} -> {now[side]} ({side})" for side in now)
+            logs.say(
+                f"batch norms join other numbers of images in a pass than before: {sizes}; other "
+                "microbatches or model.norm_batch keep the run as it was"
+            )
         if changed := changes(self.config, after_rollbacks(self.config, self.attempt)):
             logs.say(f"changed by the rollback: {'; '.join(changed)}")
 
@@ -298,11 +308,16 @@ class Trainer:
         return {
             "position": self.position,
             "attempt": self.attempt,
+            "norm_batch": self._norm_batch(),
             "signs": self.watch.detector.shown(),
             "config": to_dict(self.config),
             "classes": self.index.classes,
             "data": self.index.fingerprint,
         }
+
+    def _norm_batch(self) -> dict[str, int]:
+        """Images that share the statistics of a batch norm, by the player whose turn it is."""
+        return {side: self.config.norm_batch(side, self.world.ranks) for side in BUILDERS}
 
     def _check(self, path: Path, state: dict[str, Any]) -> None:
         """Raises CheckpointError unless this run can go on from a checkpoint with this state."""
@@ -312,3 +327,4 @@ class Trainer:
             )
         if self.step > self.config.steps:
             raise CheckpointError(f"{path} is past the end: steps is {self.config.steps}")
+        self._joined_before = state.get("norm_batch", self._norm_batch())

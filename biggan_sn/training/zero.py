@@ -98,6 +98,9 @@ class Partitioned:
                 if value.dim() > 0:
                     safe_set_full_optimizer_state(parameter, value.to(parameter.device), name)
 
+    def close(self) -> None:
+        self._engine.destroy()  # its hooks would keep network and moments alive for ever
+
 
 @contextmanager
 def _metered() -> Iterator[None]:

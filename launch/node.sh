@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# One node's part of a job; to be started on every node, with arguments as for `biggan-sn`:
+#   NODES=2 NODE_RANK=0 HEAD=10.0.0.1 bash launch/node.sh train --config ... --run_dir ...
+# NODES      how many nodes there are (1; under Slurm those of the job)
+# NODE_RANK  number of this one, from 0 (Slurm's)
+# HEAD       address of node 0, which all can reach; PORT, a free one there (29500; Slurm: the job's)
+# PROCESSES  how many run on each node (as many as it has GPUs; without one, 1)
+# TOPOLOGY   a file of launch/topology: one_gpu, gpus, cpu, zero1, zero2 (as many GPUs as there are)
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+nodes=${NODES:-${SLURM_NNODES:-1}}
+node_rank=${NODE_RANK:-${SLURM_NODEID:-0}}
+if [ -z "${HEAD:-}" ] && [ "$nodes" -gt 1 ]; then
+  [ -n "${SLURM_JOB_NODELIST:-}" ] || {
+    echo "HEAD is not set: name the address of node 0, which all nodes can reach" >&2
+    exit 2
+  }
+  HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+fi
+# Jobs that share a node, or one that is started again, meet at doors of their own.
+door=${SLURM_JOB_ID:+$((20000 + (SLURM_JOB_ID * 10 + ${SLURM_RESTART_COUNT:-0}) % 10000))}
+port=${PORT:-${door:-29500}}
+gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
+processes=${PROCESSES:-$((gpus > 0 ? gpus : 1))}
+topology=${TOPOLOGY:-$([ "$gpus" -gt 0 ] && echo gpus || echo cpu)}
+file=$here/topology/$topology.yaml
+[ -f "$file" ] || {
+  echo "no topology $topology: there are $(cd "$here/topology" && echo *.yaml | sed 's/\.yaml//g')" >&2
+  exit 2
+}
+[ "$topology" != cpu ] || export CUDA_VISIBLE_DEVICES=
+[ "$gpus" -gt 0 ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" DS_ACCELERATOR=cpu
+# The job falls into several where the launcher goes wrong: each process compares what it finds.
+export BIGGAN_SN_PROCESSES=$((nodes * processes))
+# One process needs no launcher, and accelerate's would not pass on the SIGTERM that saves the run.
+[ "$BIGGAN_SN_PROCESSES" -gt 1 ] || exec python -m biggan_sn "$@"
+meeting=(--main_process_port 0)
+[ "$nodes" -eq 1 ] || meeting=(--main_process_ip "$HEAD" --main_process_port "$port")
+exec python -m accelerate.commands.launch --config_file "$file" "${meeting[@]}" \
+  --num_processes "$BIGGAN_SN_PROCESSES" --num_machines "$nodes" --machine_rank "$node_rank" \
+  -m biggan_sn "$@"
