@@ -21,7 +21,9 @@ def report(run: Path) -> Iterator[str]:
     yield f"# {run}\n"
     losses = [record for record in read(run / SCALARS) if "d_loss" in record]
     if losses:
-        yield "  ".join(f"{name} {value:.4g}" for name, value in losses[-1].items())
+        numbers = {**losses[-1], **losses[-1].get("speed", {})}
+        numbers.pop("speed", None)
+        yield "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
     yield from _checkpoints(run)
     spectra = read(run / SPECTRA)
     yield from _alarms(alarms(run))

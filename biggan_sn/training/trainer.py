@@ -238,15 +238,20 @@ class Trainer:
             f"{self.world.ranks} x {self.world.device.type}, {self.world.engine}, "
             f"{self.config.precision}"
         )
+        for note in self._notes():
+            logs.say(note)
+
+    def _notes(self) -> Iterator[str]:
+        """In what this part of the run differs from the part before."""
         now, before = self._norm_batch(), self._joined_before
         if now != before:
-            sizes = " and ".join(f"{before[side]} -> {now[side]} ({side})" for side in now)
-            logs.say(
-                f"batch norms join other numbers of images in a pass than before: {sizes}; other "
+            numbers = " and ".join(f"{before[side]} -> {now[side]} ({side})" for side in now)
+            yield (
+                f"batch norms join other numbers of images in a pass than before: {numbers}; other "
                 "microbatches or model.norm_batch keep the run as it was"
             )
         if changed := changes(self.config, after_rollbacks(self.config, self.attempt)):
-            logs.say(f"changed by the rollback: {'; '.join(changed)}")
+            yield f"changed by the rollback: {'; '.join(changed)}"
 
     def _act(self, alarms: list[Alarm], told: bool, logs: Logs | None) -> bool:
         """Writes alarms down, and whether any process was told to stop. Every process must call it,
