@@ -1,12 +1,15 @@
 """The experiment on collapse still trains what it says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from biggan_sn.config_io import after_rollbacks
+from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.training.build import check
-from tests.experiments import collapse
+from tests.experiments import collapse, saving
 
 
 @pytest.mark.parametrize("kind", collapse.KINDS)
@@ -42,3 +45,11 @@ def test_quality_is_lost_from_where_it_stays_lost(tmp_path):
     assert replace(outcome, fids={**fids, 3: 150.0}).ruined(usual) is None
     assert replace(outcome, varieties={**varieties, 2: 0.49}).ruined(usual) == 1
     assert replace(outcome, broke=2).ruined(usual) == 2
+
+
+def test_saving_is_measured_both_ways(tmp_path):
+    small = {"net": {"weight": torch.ones(3)}}
+    found = saving.measure(tmp_path, small, rounds=2)
+    assert {len(seconds) for seconds in found.values()} == {2}
+    sizes = saving.tensors_of_size(Path("configs/digits32_biggan.yaml"))
+    assert sizes.keys() == {*BUILDERS, *(f"{side}_optimizer" for side in BUILDERS), "ema"}
