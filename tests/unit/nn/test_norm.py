@@ -30,23 +30,25 @@ def derivatives(norm, x):
     return out.detach(), first.detach(), second, norm.running_mean, norm.running_var
 
 
-def _replica(rank, rendezvous, results, together):
+def _replica(rank, rendezvous, results, together, device):
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=4)
-    norm = BatchNorm2d(3).double()
+    norm = BatchNorm2d(3).to(device, torch.float64)
     share_statistics(norm, [2, 4], together, 4)
-    mine = batch(8)[2 * rank : 2 * rank + 2]
+    mine = batch(8)[2 * rank : 2 * rank + 2].to(device)
     found = derivatives(norm, mine)
     settle_statistics(norm)
     with pytest.raises(ValueError, match="a batch of 1 images, where every process must have 2 or"):
         norm(mine[:1])
-    torch.save((*found[:3], norm.running_mean, norm.running_var), f"{results}/{rank}.pt")
+    kept = [tensor.cpu() for tensor in (*found[:3], norm.running_mean, norm.running_var)]
+    torch.save(kept, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("together", [0, 4, 2, 1])
-def test_four_replicas_equal_one_process_on_the_joined_batch(tmp_path, together):
+def test_four_replicas_equal_one_process_on_the_joined_batch(tmp_path, together, device):
     """All eight images in one, four of two replicas each, each replica alone, and each image."""
-    mp.spawn(_replica, (f"file://{tmp_path}/meet", str(tmp_path), together), nprocs=4)
+    mp.spawn(_replica, (f"file://{tmp_path}/meet", str(tmp_path), together, device), nprocs=4)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(4)]
     groups = [derivatives(nn.BatchNorm2d(3).double(), x) for x in batch(8).split(together or 8)]
     for number in range(3):
