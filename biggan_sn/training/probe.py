@@ -1,5 +1,6 @@
 """What training does not show: D on images it never saw, and G's variety within a class."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -100,11 +101,12 @@ class Probe:
 
     @torch.no_grad()
     def look(self) -> dict[str, Tensor]:
-        """The next look, with both networks as evaluation has them.
+        """The next look, with both networks as evaluation has them: means over the images here,
+        whose means over all processes `conclude` takes.
 
-        diversity: how far two of G's images of one class lie apart among D's features, over how far
-        two training images of any class do. contrast: the latter, in lengths of these features.
-        d_on_train, d_on_heldout (if there are held-out images), d_on_fake: D's mean logits.
+        d_on_train, d_on_heldout (if there are held-out images), d_on_fake: D's logits. fakes_apart:
+        how far two of G's images of one class lie apart among D's features. reals_apart: how far
+        two training images of any class do. length: that of a training image's features.
         """
         with reading(self._play.g.network), reading(self._play.d.network):
             fake = self._pairs(next(self._fakes))
@@ -123,11 +125,10 @@ class Probe:
         return torch.cat([judge(network, Batch(*part))[0].detach() for part in parts])
 
     def _spread(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """`diversity` and `contrast` from images [n, 3, H, W] each, two and two."""
+        """The distances, from images [n, 3, H, W] each, two and two."""
         fake, real = self._features(fake), self._features(real)
         fakes, reals = ((x[::2] - x[1::2]).norm(dim=1).mean() for x in (fake, real))
-        length = real.norm(dim=1).mean().clamp_min(torch.finfo(real.dtype).tiny)
-        return {"diversity": fakes / reals, "contrast": reals / length}
+        return {"fakes_apart": fakes, "reals_apart": reals, "length": real.norm(dim=1).mean()}
 
     def _features(self, images: Tensor) -> Tensor:
         """D's features [n, C] of images [n, 3, H, W]."""
@@ -147,3 +148,18 @@ class Probe:
             parts = zip(z.split(size), y.split(size), strict=True)
             images = torch.cat([self._play.g.network(*part) for part in parts])
         return Batch(at_least_fp32(images), y)
+
+
+def conclude(means: Mapping[str, float]) -> dict[str, float]:
+    """What a look says, from its means over all processes.
+
+    d_on_train, d_on_heldout, d_on_fake: as they are. diversity: how far two of G's images of one
+    class lie apart, over how far two training images do; nan to a D that cannot tell these apart.
+    contrast: how far they do, in lengths of their features; 0 where these are nothing.
+    """
+    said = {name: value for name, value in means.items() if name.startswith("d_on_")}
+    if means:
+        fakes, reals, length = (means[n] for n in ("fakes_apart", "reals_apart", "length"))
+        said["diversity"] = fakes / reals if reals != 0 else math.nan
+        said["contrast"] = reals / length if length != 0 else 0.0
+    return said

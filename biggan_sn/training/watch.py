@@ -12,7 +12,7 @@ from biggan_sn.collapse.signs import Look
 from biggan_sn.config import Config
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.monitor import Measured, on_device, on_host
-from biggan_sn.training.probe import Probe
+from biggan_sn.training.probe import Probe, conclude
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
@@ -101,7 +101,8 @@ class Watch:
         losses, found, wholes = (
             dict(zip(part, numbers, strict=False)) for part in (scalars, probed, self._networks)
         )
-        finite = {name: value for name, value in found.items() if math.isfinite(value)}
+        said = conclude(found)
+        finite = {name: value for name, value in said.items() if math.isfinite(value)}
         return Seen(step, losses, finite, on_host(self._spectra, sigmas, numbers), wholes)
 
     def lost(self, seen: Seen) -> Alarm | None:

@@ -17,9 +17,16 @@ from biggan_sn.config import CollapseConfig, LipschitzConfig
 from biggan_sn.data.loader import Loader, open_dataset
 from biggan_sn.nn.lipschitz import LIPSCHITZ
 from biggan_sn.training.build import build
-from biggan_sn.training.probe import Probe
+from biggan_sn.training.probe import Probe, conclude
 from biggan_sn.training.world import World
 from data_tools.make_shards import write_shards
+
+
+def look(probe):
+    """What a look says where there is one process."""
+    said = conclude({name: value.item() for name, value in probe.look().items()})
+    return {name: torch.tensor(value) for name, value in said.items()}
+
 
 SEEN = {"d_on_train", "d_on_heldout", "d_on_fake", "diversity", "contrast"}
 
@@ -93,7 +100,7 @@ def test_a_look_changes_nothing_and_nothing_that_comes_after(small_config, probe
             scalars = play(step, reals)
             before = everything(play)
             for _ in range(looks):
-                found = probe.look()
+                found = look(probe)
                 assert not any(value.requires_grad for value in found.values())
             assert_same(before, everything(play))
         loader.close()
@@ -105,11 +112,11 @@ def test_started_at_any_step_it_looks_at_what_it_would_have_looked_at(small_conf
     """`every` is 2: the looks are at steps 2, 4, 6 and so on."""
     play = build(small_config, World())
     probe = probe_of(small_config, play)
-    all_along = [probe.look() for _ in range(8)]
+    all_along = [look(probe) for _ in range(8)]
     for step in range(12):
         carried_on = probe_of(small_config, play, step)
         for expected in all_along[step // 2 : step // 2 + 2]:
-            assert_same(carried_on.look(), expected)
+            assert_same(look(carried_on), expected)
     means = [look["d_on_fake"].item() for look in all_along]
     assert len(set(means)) == len(means), "other images every time"
 
@@ -156,7 +163,7 @@ def test_what_it_finds_under_every_row_is_what_an_evaluation_would(
     config = with_rows(looking_at(small_config, 6), *[row] if row else [])
     play = build(config, World())
     batches = recorded(monkeypatch)
-    found = probe_of(config, play).look()
+    found = look(probe_of(config, play))
     assert found.keys() == SEEN
     groups = dict(zip(("train", "heldout", "fake"), batches[0], strict=True))
     network = play.d.network.eval()
@@ -196,7 +203,7 @@ def test_train_and_heldout_are_each_of_their_own_folder(small_config, probe_of, 
     found = {}
     for train, heldout in ((noise, grey), (grey, noise), (grey, grey)):
         data = replace(small_config.data, path=train, heldout=heldout)
-        found[train, heldout] = probe_of(replace(small_config, data=data), play).look()
+        found[train, heldout] = look(probe_of(replace(small_config, data=data), play))
     one, other, same = found.values()
     assert one["d_on_train"].item() == pytest.approx(other["d_on_heldout"].item(), abs=1e-5)
     assert one["d_on_heldout"].item() == pytest.approx(other["d_on_train"].item(), abs=1e-5)
@@ -207,12 +214,12 @@ def test_train_and_heldout_are_each_of_their_own_folder(small_config, probe_of, 
 
 def test_without_heldout_images_nobody_asks_what_d_thinks_of_them(small_config, probe_of):
     config = replace(small_config, data=replace(small_config.data, heldout=""))
-    assert probe_of(config, build(config, World())).look().keys() == SEEN - {"d_on_heldout"}
+    assert look(probe_of(config, build(config, World()))).keys() == SEEN - {"d_on_heldout"}
 
 
 def test_bf16_is_looked_at_in_fp32(small_config, probe_of):
     config = replace(small_config, precision="bf16")
-    found = probe_of(config, build(config, World())).look()
+    found = look(probe_of(config, build(config, World())))
     assert all(value.dtype == torch.float32 and value.isfinite() for value in found.values())
 
 
@@ -248,7 +255,7 @@ def test_diversity_is_none_without_z_and_one_if_images_are_like_real_ones(
     config = replace(config, data=replace(config.data, flip=False, shift=0))
     play = build(config, World())
     play.g.network = Drawing(draw)
-    diversity = probe_of(config, play).look()["diversity"].item()
+    diversity = look(probe_of(config, play))["diversity"].item()
     assert least <= diversity <= most
 
 
@@ -265,7 +272,7 @@ def test_contrast_is_none_for_a_d_that_cannot_see(small_config, probe_of):
                 first.conv1.weight.zero_()
                 first.shortcut.weight.zero_()
                 first.shortcut.bias.fill_(1.0)
-        blind.append({k: v.item() for k, v in probe_of(config, play).look().items()})
+        blind.append({k: v.item() for k, v in look(probe_of(config, play)).items()})
     assert blind[0]["contrast"] == pytest.approx(0, abs=1e-6)
     assert blind[1]["contrast"] == 0
     limits = CollapseConfig()
@@ -277,7 +284,7 @@ def test_contrast_is_none_for_a_d_that_cannot_see(small_config, probe_of):
 
 
 def test_a_seeing_d_has_contrast(small_config, probe_of):
-    assert probe_of(small_config, build(small_config, World())).look()["contrast"] > 0.05
+    assert look(probe_of(small_config, build(small_config, World())))["contrast"] > 0.05
 
 
 # ------------------------------------------------------------------------------------ two processes
@@ -289,9 +296,9 @@ def looks(config, world):
     play = build(config, world)
     probe = Probe(config, play, world)
     probe.start(0)
-    found = [probe.look()]
+    found = [look(probe)]
     probe.start(config.collapse.every)
-    found += [probe.look(), probe.look()]
+    found += [look(probe), look(probe)]
     probe.close()
     torch.set_default_dtype(torch.float32)
     return found
@@ -335,9 +342,9 @@ def test_it_takes_no_more_images_at_once_than_training_and_finds_the_same(
             return forward(x, y)
 
         monkeypatch.setattr(most.network, "forward", noting)
-    in_parts = probe_of(config, play).look()
+    in_parts = look(probe_of(config, play))
     assert (max(sizes["g"]), max(sizes["d"])) == (4, 2)
     assert (sum(sizes["g"]), sum(sizes["d"])) == (16, 48)
     play.g.microbatch = play.d.microbatch = 100
-    for name, value in probe_of(config, play).look().items():
+    for name, value in look(probe_of(config, play)).items():
         torch.testing.assert_close(value, in_parts[name], rtol=1e-4, atol=1e-6)
