@@ -67,29 +67,41 @@ class Checkpoints:
             tensors: file name -> tensor name -> tensor.
             state: anything JSON can hold.
             score: how good the run is now, lower is better; None if it was not measured.
+
+        Raises:
+            OSError: it cannot be written; names the newest that is whole.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         path = self.path_of(step)
-        if not path.exists():
-            unfinished = self.root / f".{path.name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            files = {}
-            for name, group in tensors.items():
-                contents = {key: t.detach().cpu().contiguous() for key, t in group.items()}
-                file = unfinished / f"{name}.safetensors"
-                save_file(contents, file)  # other threads run meanwhile
-                _to_disk(file)
-                files[file.name] = _fingerprint(file)
-            document = {"version": VERSION, "step": step, "score": score, **state, "files": files}
-            save_state(unfinished, document)
-            unfinished.rename(path)
-            _to_disk(self.root)
-        self._point(LATEST, path)
-        if self.keep_best and (best := self.best()):
-            self._point(BEST, best)
-        self._drop_old()
+        try:
+            if not path.exists():
+                self._write(path, tensors, {"step": step, "score": score, **state})
+            self._point(LATEST, path)
+            if self.keep_best and (best := self.best()):
+                self._point(BEST, best)
+            self._drop_old()
+        except (OSError, SafetensorError) as error:
+            whole = self.newest()
+            before = f"the newest whole one is {whole.name}" if whole else "there is none before"
+            raise OSError(f"{path}: cannot be written ({error}); {before}") from error
         return path
+
+    def _write(self, path: Path, tensors: Tensors, state: Mapping[str, Any]) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        unfinished = self.root / f".{path.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        files = {}
+        for name, group in tensors.items():
+            contents = {key: t.detach().cpu().contiguous() for key, t in group.items()}
+            file = unfinished / f"{name}.safetensors"
+            save_file(contents, file)  # other threads run meanwhile
+            file.chmod(unfinished.stat().st_mode & 0o666)  # it had left it to its owner alone
+            _to_disk(file)
+            files[file.name] = _fingerprint(file)
+        save_state(unfinished, {"version": VERSION, **state, "files": files})
+        _to_disk(unfinished)
+        unfinished.rename(path)
+        _to_disk(self.root)
 
     def path_of(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""
@@ -191,7 +203,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = json.loads((path / STATE_NAME).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path / STATE_NAME}: cannot be read ({error}); {REMEDY}") from error
     version = state.get("version") if isinstance(state, dict) else None
     if version != VERSION:

@@ -87,10 +87,11 @@ class ModelConfig:
         shared_dim: length of the class embedding shared by all conditional norms of G; 0 gives
             every norm a table of its own; null takes what the architecture's paper has.
         hierarchical_z: feed a part of z to every block of G; null as above.
+        initialization: how weights start: orthogonal, normal or xavier (INITIALIZERS).
         norm_batch: images that share the statistics of a batch norm in training, wherever they
             lie: those of several processes, or a part of one's batch. 0 takes all images of a pass
-            over all processes, so that it changes with their number times the microbatch.
-        initialization: how weights start: orthogonal, normal or xavier (INITIALIZERS).
+            over all processes, so that it changes with their number times the microbatch. Running
+            statistics still move once in a pass.
     """
 
     name: str = "biggan"
@@ -100,8 +101,8 @@ class ModelConfig:
     z_dim: int = 120
     shared_dim: int | None = None
     hierarchical_z: bool | None = None
-    norm_batch: int = 0
     initialization: str = "orthogonal"
+    norm_batch: int = 0
 
     def __post_init__(self) -> None:
         require_positive("model", self, "channels", "z_dim")

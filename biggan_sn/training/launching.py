@@ -40,7 +40,7 @@ def check_processes(found: int, environment: Mapping[str, str], parent: Sequence
     meant = {
         f"{name}={environment[name]}": int(environment[name])
         for name in COUNTS
-        if environment.get(name, "").isdigit()
+        if environment.get(name, "").isdecimal()
     }
     if "ACCELERATE_MIXED_PRECISION" in environment and "WORLD_SIZE" not in environment:
         meant["accelerate launch"] = _asked_of_accelerate(parent)
@@ -50,26 +50,40 @@ def check_processes(found: int, environment: Mapping[str, str], parent: Sequence
             raise LaunchError(
                 f"{number} processes were meant ({who}), but {alone}: the job would fall into "
                 "several that train the same run. Start it with launch/local.sh, on several nodes "
-                "launch/node.sh on each; or with torchrun; not with accelerate launch --cpu, which "
-                "starts one process whatever it is asked for"
+                "launch/node.sh once on each (srun --ntasks-per-node=1), or with torchrun; not "
+                "accelerate launch --cpu, which starts one process (--multi_gpu works there too)"
             )
 
 
 def _asked_of_accelerate(command: Sequence[str]) -> int:
     """The processes that an `accelerate launch` was asked for, by its options or its file."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config_file")
-    parser.add_argument("--num_processes", "--num-processes", type=int)
-    parser.add_argument("--num_machines", "--num-machines", type=int)
+    parser.add_argument("--config_file", "--config-file")
+    parser.add_argument("--num_processes", "--num-processes")
+    parser.add_argument("--num_machines", "--num-machines")
+    parser.add_argument("--cpu", action="store_true")
     try:
         given, _ = parser.parse_known_args(list(command))
-        file = yaml.safe_load(Path(given.config_file).read_text()) if given.config_file else {}
-    except (argparse.ArgumentError, OSError, yaml.YAMLError):
+    except argparse.ArgumentError:
         return 1
+    stored = _accelerate_file(given.config_file, given.cpu)
     asked = (given.num_processes, given.num_machines)
-    stored = (file.get("num_processes"), file.get("num_machines"))
-    pairs = zip(asked, stored, strict=True)
-    return max(int((mine if mine is not None else theirs) or 1) for mine, theirs in pairs)
+    files = (stored.get("num_processes"), stored.get("num_machines"))
+    numbers = [theirs if mine is None else mine for mine, theirs in zip(asked, files, strict=True)]
+    return max(int(text) if (text := str(number)).isdecimal() else 1 for number in numbers)
+
+
+def _accelerate_file(named: str | None, on_cpu: bool) -> dict[str, object]:
+    """The settings of accelerate's configuration: the file named, or that of the user."""
+    from accelerate.commands.config.config_args import default_config_file  # brings torch along
+
+    if named is None and on_cpu:
+        return {}
+    try:
+        stored = yaml.safe_load(Path(named or default_config_file).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def parent_command() -> list[str]:
@@ -108,6 +122,8 @@ def meant_engine(environment: Mapping[str, str]) -> str:
             "normalization) need them whole"
             if stage == "3"
             else f"there is no stage {stage!r}"
+            if stage
+            else "it is not given"
         )
         raise LaunchError(f"zero_stage: {reason}; take 1 or 2 (launch/topology/)")
     return STAGES[stage]

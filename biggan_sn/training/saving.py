@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -107,23 +108,17 @@ class Writer:
         self.wait()
         self._copy(tensors)
         save = self.checkpoints.save
-        self._writing = self._pool.submit(save, step, self._copies, state, score)
+        self._writing = self._pool.submit(save, step, self._copies, deepcopy(state), score)
 
     def _copy(self, tensors: Tensors) -> None:
         """To host memory that is taken once, page-locked so that a GPU need not wait for it."""
-        on_gpu = False
+        before, self._copies = self._copies, {}
         for name, group in tensors.items():
-            mine = self._copies.setdefault(name, {})
-            for key in mine.keys() - group.keys():
-                del mine[key]
-            for key, tensor in group.items():
-                on_gpu |= tensor.is_cuda
-                if key not in mine or mine[key].shape != tensor.shape:
-                    mine[key] = torch.empty(
-                        tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
-                    )
-                mine[key].copy_(tensor.detach(), non_blocking=True)
-        if on_gpu:
+            mine = before.get(name, {})
+            self._copies[name] = {
+                key: _copy_into(mine.get(key), tensor.detach()) for key, tensor in group.items()
+            }
+        if any(tensor.is_cuda for group in tensors.values() for tensor in group.values()):
             torch.cuda.synchronize()
 
     def wait(self) -> None:
@@ -139,3 +134,10 @@ class Writer:
     def close(self) -> None:
         """Ends the thread, when it is done."""
         self._pool.shutdown(wait=True)
+
+
+def _copy_into(place: Tensor | None, tensor: Tensor) -> Tensor:
+    """A copy in host memory, in its place if that is still one for such a tensor."""
+    if place is None or (place.shape, place.dtype) != (tensor.shape, tensor.dtype):
+        place = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return place.copy_(tensor, non_blocking=True)

@@ -103,6 +103,7 @@ class Trainer:
         Raises:
             ValueError: an image cannot be read.
             CollapseError: the run collapsed, and cannot or must not go back.
+            OSError: a checkpoint cannot be written.
         """
         with self.stopping:
             while True:
@@ -110,6 +111,7 @@ class Trainer:
                     self._play_on()
                     return self.step == self.config.steps
                 except CollapseError as error:
+                    self.writer.wait()  # to go back to it, it must be there
                     if not self._go_back(error):
                         raise self._farewell(error) from error
 

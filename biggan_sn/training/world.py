@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,14 +72,19 @@ class World:
             yield
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as file:
+        with (folder / ".lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
+                file.seek(0)
                 raise LaunchError(
-                    f"{folder}: another job is training there; if this one was to be part of it, "
-                    "the launch fell in two: start launch/local.sh, or launch/node.sh on each node"
+                    f"{folder}: another job is training there ({file.read()}); if this one was to "
+                    "be part of it, the launch fell in two: start launch/local.sh, or "
+                    "launch/node.sh on each node"
                 ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
             yield
 
     def wait(self) -> None:

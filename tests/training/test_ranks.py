@@ -1,11 +1,6 @@
 """Several processes on gloo: one model to the last bit, and that of one process to rounding."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -86,35 +81,3 @@ def test_ranks_hold_one_model_and_it_is_that_of_one_process(
         if name.endswith((".0.u", ".0.v")):  # (-u, -v) is as good as (u, v)
             mine, expected = mine.abs(), expected.abs()
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-9)
-
-
-def launch(config_path, folder, launcher):
-    return subprocess.run(
-        [*launcher, "-m", "biggan_sn", "train", "--config", str(config_path),
-         "--run_dir", str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-
-
-def test_accelerate_launches_two_processes_that_train_one_run(small_config, tmp_path):
-    import yaml
-
-    from biggan_sn.config_io import to_dict
-
-    given = tmp_path / "given.yaml"
-    side = PlayerConfig(lr=1e-3)
-    config = replace(small_config, steps=4, generator=side, discriminator=side)
-    given.write_text(yaml.safe_dump(to_dict(config)))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-                  "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-                  "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    done = launch(given, tmp_path / "run", accelerate)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 x cpu" in done.stdout
-    lines = (tmp_path / "run" / "scalars.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]

@@ -31,7 +31,7 @@ SECTIONS = {field.name for field in fields(Config) if is_dataclass(getattr(Confi
 # Every field with another value than its default, so that one that is lost on the way is seen.
 UNUSUAL = Config(
     data=DataConfig("somewhere", 64, 7, flip=True, shift=3, threads=5, prefetch=1, heldout="else"),
-    model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal"),
+    model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal", 16),
     spectrum=SpectrumConfig(4, 7),
     lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4, 1.5, 0.1),
     sigma0=Sigma0Config(5.0, 2.5, only_first=True, two_sided=True),
@@ -188,7 +188,7 @@ def test_unknown_fields_are_refused(values, name):
         (None, "batch_size", -4),
         (None, "penalty_every", 0),
         (None, "seed", -1),
-        (None, "precision", "fp16"),
+        (None, "precision", "fp8"),
         ("penalties", "gp", -10.0),
         ("penalties", "gp", float("nan")),
         ("regularizers.generator", "orthogonal", -1e-4),
