@@ -229,7 +229,7 @@ def test_microbatch_that_does_not_divide(batch_size, microbatch, ranks, named):
 FREE = {
     "steps",
     *("data.path", "data.threads", "data.prefetch", "data.heldout"),
-    *("generator.microbatch", "discriminator.microbatch"),
+    *("generator.microbatch", "discriminator.microbatch", "model.norm_batch"),
     "monitor.every",
     *(f"collapse.{field.name}" for field in fields(CollapseConfig)),
     *(f"checkpoint.{field.name}" for field in fields(CheckpointConfig)),
