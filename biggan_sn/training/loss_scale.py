@@ -30,9 +30,9 @@ class LossScale:
         elif self.calm == PATIENCE:
             self.value, self.calm = self.value * 2, 0
 
-    def shown(self) -> Tensor | float:
-        """For the logs: a plain number if it never changes."""
-        return torch.tensor(self.value) if self.dynamic else self.value
+    def shown(self, device: torch.device) -> Tensor | float:
+        """For the logs, beside what else is on the device: a plain number if it never changes."""
+        return torch.tensor(self.value, device=device) if self.dynamic else self.value
 
     def state(self) -> dict[str, Tensor]:
         """What there is to remember: nothing if it never changes."""

@@ -57,7 +57,7 @@ class GANStep:
                     d.descend(d_loss + penalty, regularizer)
                     seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
                     seen.add(d_penalty=penalty, d_regularizer=regularizer)
-            seen.add(d_scale=self.d.scale.shown())
+            seen.add(d_scale=self.d.scale.shown(self.device))
             self.d_constraint.after_step()  # clamps; fresh u, v and sigma
         with self.g.turn() as g:
             for share in g.microbatches():
@@ -67,7 +67,7 @@ class GANStep:
                 regularizer = g.once(self.g_regularizer)
                 g.descend(g_loss, regularizer)
                 seen.add(g_loss=g_loss, g_regularizer=regularizer)
-        seen.add(g_scale=self.g.scale.shown())
+        seen.add(g_scale=self.g.scale.shown(self.device))
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
         self.ema.update(self.g.network, step)

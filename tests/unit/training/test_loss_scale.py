@@ -39,7 +39,7 @@ def test_types_of_more_range_have_none():
         scale.update(finite)
     assert scale.value == 1.0
     assert scale.state() == {}
-    assert scale.shown() == 1.0
+    assert scale.shown(torch.device("cpu")) == 1.0
 
 
 def test_what_it_knows_comes_back():
@@ -104,3 +104,10 @@ def test_scaled_steps_are_those_without_a_scale():
         turn(other)
     assert torch.equal(one.network.weight, other.network.weight)
     assert not any(name.startswith("loss_scale") for name in other.state())
+
+
+def test_what_is_logged_lies_where_the_losses_do():
+    """They come over in one transfer."""
+    scale = LossScale(dynamic=True)
+    assert scale.shown(torch.device("meta")).device.type == "meta"
+    assert scale.shown(torch.device("cpu")) == FIRST

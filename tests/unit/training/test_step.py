@@ -223,7 +223,7 @@ def test_every_row_of_every_table_trains(small_config, change):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_cuda_takes_the_same_path(small_config, precision):
     config = replace(whole(small_config), precision=precision)
     found = {}
@@ -231,7 +231,9 @@ def test_cuda_takes_the_same_path(small_config, precision):
         step = build(config, World(device=torch.device(device)))
         loader = Loader(open_dataset(config.data), config.data, 0, torch.device(device))
         reals = loader.batches(0, config.batch_size, 0, 1, step.d.microbatch)
-        found[device] = {k: v.cpu() for k, v in step(0, reals).items()}
+        scalars = step(0, reals)
+        assert {value.device.type for value in scalars.values()} == {device}, "one transfer"
+        found[device] = {k: v.cpu() for k, v in scalars.items()}
         loader.close()
     rtol = 1e-2 if precision == "fp32" else 0.2
     torch.testing.assert_close(found["cuda"], found["cpu"], rtol=rtol, atol=rtol)
