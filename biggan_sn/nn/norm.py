@@ -84,9 +84,10 @@ def share_statistics(network: nn.Module, here: Collection[int], together: int, r
     Raises:
         ValueError: see `plan_sharing`.
     """
-    sharing = {size: share(size, together or size * ranks, ranks) for size in sorted(set(here))}
-    for module in _batch_norms(network):
-        module.sharing = sharing
+    if norms := _batch_norms(network):  # groups of processes are not for nothing
+        sharing = {n: share(n, together or n * ranks, ranks) for n in sorted(set(here))}
+        for norm in norms:
+            norm.sharing = sharing
 
 
 def settle_statistics(network: nn.Module) -> None:

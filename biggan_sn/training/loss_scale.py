@@ -9,7 +9,8 @@ PATIENCE = 2000  # steps with finite gradients before a larger factor is tried
 
 class LossScale:
     """A power of two that halves when gradients overflow, and doubles after a long time in which
-    none did. Each player has one of its own: theirs are gradients of different sizes.
+    none did. Each player has one of its own: theirs are gradients of different sizes. Not torch's
+    GradScaler, which looks for gradients at the parameters, where ZeRO keeps none.
 
     Args:
         dynamic: False is 1 for ever, for types of more range.

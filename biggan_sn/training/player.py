@@ -26,7 +26,6 @@ class Player:
         microbatch: images of one forward pass here.
         world: this process's place; its engine moves the network.
         scaled: whether gradients are scaled up to the range of fp16.
-
     """
 
     def __init__(

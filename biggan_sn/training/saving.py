@@ -27,20 +27,26 @@ INTEGERS = ("step", "position", "attempt")
 def tensors_of(
     play: GANStep, spectra: Mapping[str, Spectrum], detector: Detector
 ) -> dict[str, dict[str, Tensor]]:
-    """All tensors that a run goes on from, by group; whole on the leading process. Every process
-    must call it."""
+    """The tensors that a run goes on from, by group, but for the optimizers'."""
     return {
         "generator": play.g.network.state_dict(),
         "discriminator": play.d.network.state_dict(),
         "ema": play.ema.settled().state_dict(),
-        "generator_optimizer": play.g.state(),
-        "discriminator_optimizer": play.d.state(),
         "spectra": {
             f"{network}/{name}": tensor
             for network, spectrum in spectra.items()
             for name, tensor in spectrum.state().items()
         },
         "collapse": detector.state(),
+    }
+
+
+def moments_of(play: GANStep) -> dict[str, dict[str, Tensor]]:
+    """The tensors of both optimizers, by group; whole on the leading process. Every process must
+    call it."""
+    return {
+        "generator_optimizer": play.g.state(),
+        "discriminator_optimizer": play.d.state(),
     }
 
 

@@ -23,7 +23,13 @@ from biggan_sn.training.build import build
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.pace import Pace
 from biggan_sn.training.rollback import roll_back, way_back
-from biggan_sn.training.saving import Writer, integers_of, restore, tensors_of
+from biggan_sn.training.saving import (
+    Writer,
+    integers_of,
+    moments_of,
+    restore,
+    tensors_of,
+)
 from biggan_sn.training.stopping import Stopping
 from biggan_sn.training.watch import Seen, Watch
 from biggan_sn.training.world import World
@@ -307,8 +313,9 @@ class Trainer:
         return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
 
     def _save(self, score: float | None) -> None:
-        tensors = tensors_of(self.play, self.spectra, self.watch.detector)
+        moments = moments_of(self.play)
         if self.world.leads:
+            tensors = tensors_of(self.play, self.spectra, self.watch.detector) | moments
             self.writer.save(self.step, tensors, self._state(), score)
 
     def _state(self) -> dict[str, Any]:
