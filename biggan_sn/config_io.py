@@ -11,6 +11,7 @@ from biggan_sn.config import Config
 # What may change when a run goes on; all else is part of what the run is.
 FREE_TO_CHANGE = (
     "steps",
+    "timeout",
     "data.path",
     "data.heldout",
     "data.threads",

@@ -4,6 +4,8 @@
 # NODES      how many nodes there are (1; under Slurm those of the job)
 # NODE_RANK  number of this one, from 0 (Slurm's)
 # HEAD       address of node 0, which all can reach; PORT, a free one there (29500; Slurm: the job's)
+# RESTARTS   so many times the processes of this node are started again where one was killed (0); the
+#            run goes on from its newest checkpoint
 # PROCESSES  how many run on each node (as many as it has GPUs; without one, 1)
 # TOPOLOGY   a file of launch/topology: one_gpu, gpus, cpu, zero1, zero2 (as many GPUs as there are)
 set -euo pipefail
@@ -15,7 +17,7 @@ if [ -z "${HEAD:-}" ] && [ "$nodes" -gt 1 ]; then
     echo "HEAD is not set: name the address of node 0, which all nodes can reach" >&2
     exit 2
   }
-  HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+  read -r HEAD < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 fi
 # Jobs that share a node, or one that is started again, meet at doors of their own.
 door=${SLURM_JOB_ID:+$((20000 + (SLURM_JOB_ID * 10 + ${SLURM_RESTART_COUNT:-0}) % 10000))}
@@ -32,10 +34,14 @@ file=$here/topology/$topology.yaml
 [ "$gpus" -gt 0 ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" DS_ACCELERATOR=cpu
 # The job falls into several where the launcher goes wrong: each process compares what it finds.
 export BIGGAN_SN_PROCESSES=$((nodes * processes))
+trap '' USR1 # launchers die of it; what they start takes it as a wish to be saved and stopped
 # One process needs no launcher, and accelerate's would not pass on the SIGTERM that saves the run.
-[ "$BIGGAN_SN_PROCESSES" -gt 1 ] || exec python -m biggan_sn "$@"
+if [ "$BIGGAN_SN_PROCESSES" -eq 1 ]; then
+  [ "${RESTARTS:-0}" -gt 0 ] || exec python -m biggan_sn "$@"
+  exec torchrun --standalone --nproc_per_node 1 --max_restarts "$RESTARTS" -m biggan_sn "$@"
+fi
 meeting=(--main_process_port 0)
 [ "$nodes" -eq 1 ] || meeting=(--main_process_ip "$HEAD" --main_process_port "$port")
 exec python -m accelerate.commands.launch --config_file "$file" "${meeting[@]}" \
   --num_processes "$BIGGAN_SN_PROCESSES" --num_machines "$nodes" --machine_rank "$node_rank" \
-  -m biggan_sn "$@"
+  --max_restarts "${RESTARTS:-0}" -m biggan_sn "$@"

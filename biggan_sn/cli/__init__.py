@@ -14,19 +14,27 @@ from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn import __version__
 from biggan_sn.cli import bench, draw, evaluate, inspect, rollback, spectrum, train
-from biggan_sn.cli.common import INTERRUPTED, WRONG_INPUT, complain, values_of
+from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, WRONG_INPUT, complain, values_of
 from biggan_sn.config_io import check_yaml
+from biggan_sn.training.launching import LOST, LostError, VerdictError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0 if it did what it should, 1 if a training run collapsed, 2 if the
-    input was wrong, 130 if it was interrupted where nothing is to be saved."""
+    input was wrong, 3 if another process of the job was lost, 130 if it was interrupted where
+    nothing is to be saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(arguments)
     except (ArgumentError, ValueError, OSError) as error:
         complain(error)
         return WRONG_INPUT
+    except VerdictError as error:
+        complain(error)
+        return COLLAPSED
+    except LostError as error:
+        complain(error)
+        return LOST
     except KeyboardInterrupt:
         return INTERRUPTED
 

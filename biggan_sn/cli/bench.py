@@ -37,18 +37,15 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         configs.append(config_of(parser, changed))
     from biggan_sn.bench.compare import compare
     from biggan_sn.training.build import check
-    from biggan_sn.training.world import join, leave
+    from biggan_sn.training.world import joined
 
     if parsed.rounds < 1 or parsed.steps_per_round < 1:
         raise ValueError("--rounds and --steps_per_round must be 1 or more")
     for config in configs:
         check(config, ranks())
-    world = join()
-    try:
+    with joined(config.timeout) as world:
         records = compare(configs, world, parsed.rounds, parsed.steps_per_round, parsed.check_norms)
         for changed, record in zip(([], parsed.against), records, strict=False):
             if world.leads:
                 print(json.dumps({"changed": changed, **record}))
-    finally:
-        leave()
     return 0

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.common import COLLAPSED, complain, config_of, ranks, values_of
+from biggan_sn.cli.common import config_of, ranks, values_of
 from biggan_sn.config import Config
 from biggan_sn.config_io import changes, check_yaml, to_dict
 
 if TYPE_CHECKING:
     from biggan_sn.training.trainer import Trainer
+    from biggan_sn.training.world import World
 
 CONFIG_NAME = "config.yaml"
 
@@ -53,26 +54,26 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
                 f"{folder} holds a run with another config ({'; '.join(different)}); to go on "
                 "with it leave out --config and these options, a new run needs another --run_dir"
             )
-    from biggan_sn.checkpoint import write_whole
     from biggan_sn.training.build import check
-    from biggan_sn.training.trainer import CollapseError, Trainer
-    from biggan_sn.training.world import join, leave
+    from biggan_sn.training.world import joined
 
     check(config, ranks())
     path, heldout = _absolute(config.data.path), _absolute(config.data.heldout)
     config = replace(config, data=replace(config.data, path=path, heldout=heldout))
-    world = join()
-    try:
-        trainer = Trainer(config, folder, world)
-        with world.holding(folder):
-            if world.leads:
-                write_whole(stored, yaml.safe_dump(to_dict(config), sort_keys=False).encode())
-            finished = _run_to_the_end(trainer)
-    except CollapseError as error:
-        complain(error)
-        return COLLAPSED
-    finally:
-        leave()
+    with joined(config.timeout) as world:
+        return _train(config, folder, world)
+
+
+def _train(config: Config, folder: Path, world: "World") -> int:
+    from biggan_sn.checkpoint import write_whole
+    from biggan_sn.training.trainer import Trainer
+
+    trainer = Trainer(config, folder, world)
+    with world.holding(folder):
+        if world.leads:
+            stored = yaml.safe_dump(to_dict(config), sort_keys=False)
+            write_whole(folder / CONFIG_NAME, stored.encode())
+        finished = _run_to_the_end(trainer)
     if world.leads:
         word = "finished" if finished else f"stopped at step {trainer.step}"
         again = "" if finished else f"; go on with: biggan-sn train --run_dir {quote(str(folder))}"

@@ -212,6 +212,8 @@ class Config:
         precision: fp32, bf16 or fp16 (rows of PRECISIONS): by autocast; weights, sums and losses
             stay fp32. fp16 scales each player's gradients up by a factor of its own.
         seed: start of all randomness.
+        timeout: seconds that one thing may keep the job waiting: another process, images, an
+            evaluation, a checkpoint. Then the job ends and says which, instead of hanging.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -236,9 +238,10 @@ class Config:
     batch_size: int = 2048
     precision: str = "fp32"
     seed: int = 0
+    timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "d_steps", "batch_size", "penalty_every"):
+        for name in ("steps", "d_steps", "batch_size", "penalty_every", "timeout"):
             value = getattr(self, name)
             require(value > 0, f"{name} must be positive, got {value}")
         require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")

@@ -11,9 +11,19 @@ from pathlib import Path
 
 import yaml
 
+LOST = 3  # exit code of a process that lost another one
+
 
 class LaunchError(ValueError):
     """The job was not launched as it was meant."""
+
+
+class LostError(RuntimeError):
+    """Another process was lost; the message says which, and what to do."""
+
+
+class VerdictError(RuntimeError):
+    """What all processes of a job know to be its end, and would be again."""
 
 
 # Who says how many processes there are: torchrun and accelerate, the scripts in launch/, srun, MPI.

@@ -70,7 +70,8 @@ class Pace:
         """The same batches; how long they are waited for is noted."""
         while True:
             start = time.perf_counter()
-            batch = next(batches)
+            with self._world.pulse.busy("waiting for images"):
+                batch = next(batches)
             self._waited += time.perf_counter() - start
             yield batch
 
@@ -78,7 +79,8 @@ class Pace:
     def saving(self) -> Iterator[None]:
         """To be put around what training stands still for while it is saved."""
         start = time.perf_counter()
-        yield
+        with self._world.pulse.busy("saving"):
+            yield
         self._saved += time.perf_counter() - start
 
     @contextmanager

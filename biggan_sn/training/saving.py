@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,14 @@ class Writer:
 
     Args:
         checkpoints: where they go.
+        undisturbed: held while one is written.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, undisturbed: AbstractContextManager[object] | None = None
+    ) -> None:
         self.checkpoints = checkpoints
+        self._undisturbed = undisturbed or nullcontext()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
         self._copies: dict[str, dict[str, Tensor]] = {}
@@ -113,8 +118,17 @@ class Writer:
         """
         self.wait()
         self._copy(tensors)
-        save = self.checkpoints.save
-        self._writing = self._pool.submit(save, step, self._copies, deepcopy(state), score)
+        self._writing = self._pool.submit(self._write, step, self._copies, deepcopy(state), score)
+
+    def _write(
+        self, step: int, tensors: Tensors, state: Mapping[str, Any], score: float | None
+    ) -> Path:
+        with self._undisturbed:
+            return self.checkpoints.save(step, tensors, state, score)
+
+    def failed(self) -> bool:
+        """Whether it is already known that the last one could not be written."""
+        return bool(self._writing and self._writing.done() and self._writing.exception())
 
     def _copy(self, tensors: Tensors) -> None:
         """To host memory that is taken once, page-locked so that a GPU need not wait for it."""

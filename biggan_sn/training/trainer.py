@@ -20,6 +20,7 @@ from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.training.build import build
+from biggan_sn.training.launching import VerdictError
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.pace import Pace
 from biggan_sn.training.rollback import roll_back, way_back
@@ -30,14 +31,14 @@ from biggan_sn.training.saving import (
     restore,
     tensors_of,
 )
-from biggan_sn.training.stopping import Stopping
+from biggan_sn.training.stopping import AnyProcess, Stopping
 from biggan_sn.training.watch import Seen, Watch
 from biggan_sn.training.world import World
 
 CONSEQUENCES = ("stop", "rollback")  # actions that end what is being played; the graver last
 
 
-class CollapseError(RuntimeError):
+class CollapseError(VerdictError):
     """The run collapsed.
 
     Args:
@@ -74,7 +75,7 @@ class Trainer:
         self.checkpoints = Checkpoints(
             folder / "checkpoints", keep.keep, keep.keep_best, keep.every, keep.keep_spaced
         )
-        self.stopping = Stopping()
+        self.stopping = Stopping(folder, world.leads)
         self._news = ""  # what the next attempt is to say first
         self._set_up(self.checkpoints.newest())
 
@@ -115,7 +116,7 @@ class Trainer:
             while True:
                 try:
                     self._play_on()
-                    return self.step == self.config.steps
+                    return self.stopping.end(self.step, self.step == self.config.steps)
                 except CollapseError as error:
                     self.writer.wait()  # to go back to it, it must be there
                     if not self._go_back(error):
@@ -124,7 +125,7 @@ class Trainer:
     def _play_on(self) -> None:
         """From here to the end, or to where it was told to stop."""
         loader = Loader(self.index, self.config.data, self.config.seed, self.world.device)
-        self.writer = Writer(self.checkpoints)
+        self.writer = Writer(self.checkpoints, self.world.pulse.undisturbed)
         logs = None
         if self.world.leads:
             logs = Logs(self.folder, self.step, self.config.steps, self.spectra, self.attempt)
@@ -142,6 +143,7 @@ class Trainer:
                 self._save(None)
                 self.writer.wait()  # a disk that is full says so now, and there is a way back
             self._loop(reals, logs)
+            self.world.pulse.at(self.step, "saving")
             self.writer.wait()
         finally:
             loader.close()
@@ -189,30 +191,31 @@ class Trainer:
         images_per_step = self.config.d_steps * self.config.batch_size
         pace = Pace(self.world, images_per_step, self.step)
         reals = pace.timed(reals)
+        any_process = AnyProcess(self.world)
         while self.step < self.config.steps:
+            self.world.pulse.at(self.step)
             with pace.step(measured=self._due(self.config.logs.every, ahead=1)):
                 scalars = self.play(self.step, reals)
             self.step += 1
             self.position += images_per_step
-            told = self.stopping.told  # once: a signal may come at any time
-            alone = self.world.ranks == 1  # of many, all must know before one may stop
+            stopping = any_process(self.stopping.asked() or self.writer.failed())
             logging = self._due(self.config.logs.every)
-            saving = self._saving() or (told and alone)
+            saving = self._saving() or stopping
             measuring = self._due(self.config.monitor.every)
             drawing = self._due(self.config.logs.images)
             if not (logging or saving or measuring or drawing or self.watch.due(self.step)):
                 continue
             seen = self.watch.see(self.step, scalars, measuring)
             if lost := self.watch.lost(seen):  # all processes see the same, and nobody saves it
-                self._act([lost], told, logs)
+                self._act([lost], logs)
             if logging:
                 speed = pace.report(self.step)
                 if logs:
                     logs.scalars(self.step, seen.losses, speed, seen.probed)
             self._show(seen, logs, measuring, drawing)
             score = self._evaluate(logs)
-            stopping = self._act(self._judge(seen, score, logs), told, logs)
-            if saving or stopping:
+            self._act(self._judge(seen, score, logs), logs)
+            if saving:
                 with pace.saving():
                     self._save(score)
             if stopping:
@@ -261,9 +264,8 @@ class Trainer:
         if changed := changes(self.config, after_rollbacks(self.config, self.attempt)):
             yield f"changed by the rollback: {'; '.join(changed)}"
 
-    def _act(self, alarms: list[Alarm], told: bool, logs: Logs | None) -> bool:
-        """Writes alarms down, and whether any process was told to stop. Every process must call it,
-        for one message carries both.
+    def _act(self, alarms: list[Alarm], logs: Logs | None) -> None:
+        """Writes alarms down, and does what they ask for. Every process must call it.
 
         Raises:
             CollapseError: on every process, if an alarm is to have consequences.
@@ -273,12 +275,11 @@ class Trainer:
                 logs.alarm({"attempt": self.attempt, **asdict(alarm)})
         grave = [alarm for alarm in alarms if alarm.action in CONSEQUENCES]
         here = max((CONSEQUENCES.index(alarm.action) for alarm in grave), default=-1)
-        stopping, worst = self.world.most(told, here)
+        (worst,) = self.world.most(here)
         if worst >= 0:
             reason = "; ".join(alarm.reason for alarm in grave) or "the first process saw why"
             since = min((alarm.since for alarm in grave), default=-1)
             raise CollapseError(f"step {self.step}: {reason}", CONSEQUENCES[int(worst)], since)
-        return bool(stopping)
 
     def _judge(self, seen: Seen, score: float | None, logs: Logs | None) -> list[Alarm]:
         """The alarms of this step; on the leading process, which alone knows the score."""
@@ -308,7 +309,9 @@ class Trainer:
         if logs is None or not self._due(self.config.evaluation.every):
             return None
         section = self.config.evaluation
-        scores = evaluate(self.play.ema.generator(), section.scorer, section.samples, Sampling())
+        generator = self.play.ema.generator()
+        with self.world.pulse.busy("evaluating"):
+            scores = evaluate(generator, section.scorer, section.samples, Sampling())
         logs.scores(self.step, scores)
         return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
 

@@ -2,11 +2,15 @@
 
 import fcntl
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -17,6 +21,12 @@ from biggan_sn.training.launching import (
     meant_engine,
     parent_command,
 )
+from biggan_sn.training.lookout import Lookout
+from biggan_sn.training.meeting import Meeting, is_met
+from biggan_sn.training.pulse import Pulse
+
+PATIENCE = 120  # seconds in which the file server forgets the lock of a node that died
+LATER = 60  # seconds after which an exchange gives up by itself: the lookout knows more to say
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,14 @@ class World:
         ranks: number of processes.
         device: where its tensors live.
         engine: how processes move a network together (rows of ENGINES).
+        pulse: what this process is at, which the others can see.
     """
 
     rank: int = 0
     ranks: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     engine: str = "ddp"
+    pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def leads(self) -> bool:
@@ -73,15 +85,16 @@ class World:
             return
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise LaunchError(
-                    f"{folder}: another job is training there ({file.read()}); if this one was to "
-                    "be part of it, the launch fell in two: start launch/local.sh, or "
-                    "launch/node.sh on each node"
-                ) from error
+            deadline = time.monotonic() + (PATIENCE if _started_again(os.environ) else 0)
+            while not _locked(file):
+                if time.monotonic() >= deadline:
+                    file.seek(0)
+                    raise LaunchError(
+                        f"{folder}: another job is training there ({file.read()}); if this one was "
+                        "to be part of it, the launch fell in two: start launch/local.sh, or "
+                        "launch/node.sh on each node"
+                    )
+                time.sleep(0.5)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -93,24 +106,63 @@ class World:
             dist.barrier()
 
 
-def join() -> World:
-    """Joins the job that accelerate or torchrun launched; a world of one outside a job.
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _started_again(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun or Slurm says that the job ran before."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(environment.get(name, "0") != "0" for name in names)
+
+
+@contextmanager
+def joined(timeout: float) -> Iterator[World]:
+    """This process's place in the job that accelerate or torchrun launched, from beginning to end;
+    a world of one outside a job.
+
+    Args:
+        timeout: seconds that a process may wait for others, or they for it, before the job ends.
 
     Raises:
         LaunchError: the launcher meant more processes than found one another, or an engine that
             cannot be.
+        LostError: another process was lost.
     """
     engine = meant_engine(os.environ)
     # DeepSpeed comes later, one for each player: accelerate need not know of it.
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
+    meeting = _meet(timeout) if is_met(os.environ) else None
     from accelerate import PartialState  # brings half a library along
 
     state = PartialState(cpu=not torch.cuda.is_available())
     check_processes(state.num_processes, os.environ, parent_command())
-    return World(state.process_index, state.num_processes, state.device, engine)
+    world = World(state.process_index, state.num_processes, state.device, engine)
+    lookout = Lookout(world.pulse, meeting, timeout)
+    try:
+        yield world
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    except Exception as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the launcher; first say what is known
+        raise lookout.explain(error) from error
+    finally:
+        lookout.close()
 
 
-def leave() -> None:
-    """Leaves the job."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _meet(timeout: float) -> Meeting:
+    """Waits for all processes of the job, and opens the way between them."""
+    meeting = Meeting(os.environ, timeout)
+    meeting.call_the_roll()
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=meeting.store,
+        rank=meeting.rank,
+        world_size=meeting.ranks,
+        timeout=timedelta(seconds=timeout + LATER),
+    )
+    return meeting

@@ -67,6 +67,7 @@ UNUSUAL = Config(
     batch_size=32,
     precision="bf16",
     seed=12,
+    timeout=60.0,
 )
 
 
@@ -227,7 +228,7 @@ def test_microbatch_that_does_not_divide(batch_size, microbatch, ranks, named):
 
 # What may change when a run goes on. This is a promise to users, so it is written down twice.
 FREE = {
-    "steps",
+    *("steps", "timeout"),
     *("data.path", "data.threads", "data.prefetch", "data.heldout"),
     *("generator.microbatch", "discriminator.microbatch", "model.norm_batch"),
     "monitor.every",

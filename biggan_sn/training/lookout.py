@@ -1,0 +1,184 @@
+"""A job that has lost one of its processes ends in time, and says which.
+
+Exchanges alone do not tell: where one process is killed the others see a closed connection, or wait
+in the network for ever; where one hangs, all do. So beside its work each process sends a report of
+itself to the store where the job met, and looks at those of the others when its own stands still.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from biggan_sn.training.launching import LOST, LostError, VerdictError
+from biggan_sn.training.meeting import Meeting
+from biggan_sn.training.pulse import Pulse, Report, culprits, named
+
+BEAT = 1.0  # seconds between two reports of a process, in a job of up to MANY
+MANY = 64
+SILENT = 4  # so many beats without a report are silence
+REMEDY = (
+    "the run is at its newest checkpoint: start it again with the same command and it goes on "
+    "(with RESTARTS=3, launch/node.sh does so by itself)"
+)
+
+
+class Lookout:
+    """Two threads: one speaks with the store, and may have to wait for it; the other waits for
+    nothing, and ends this process where it stands still.
+
+    Args:
+        pulse: what this process is at.
+        meeting: where the processes speak; None in a job of one.
+        timeout: seconds that this process may be at one thing.
+    """
+
+    def __init__(self, pulse: Pulse, meeting: Meeting | None, timeout: float) -> None:
+        self.timeout = timeout
+        self._pulse = pulse
+        self._meeting = meeting
+        self._rank = meeting.rank if meeting else 0
+        self._ranks = meeting.ranks if meeting else 1
+        self._beat = BEAT * max(1.0, self._ranks / MANY)
+        self._over = threading.Event()
+        self._wake = threading.Event()
+        self._curious = False  # whether to ask for the reports of the others
+        self._heard = time.monotonic()  # when the store last answered
+        self._reports: dict[int, Report] = {}
+        self._changed: dict[int, float] = {}  # when each was first seen
+        self._last_words = ""  # of this process, to be sent
+        self._words: dict[str, Any] = {}  # of the process that failed first
+        if meeting:
+            self._line = meeting.line()
+            self._report()
+            threading.Thread(target=self._speak, name="speak", daemon=True).start()
+        threading.Thread(target=self._judge, name="judge", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._over.set()
+        self._wake.set()
+
+    def explain(self, error: Exception) -> BaseException:
+        """What is to be raised in the place of `error`: itself, or that another process was lost or
+        failed first, of which this is but the consequence. Leaves word for the others."""
+        if self._meeting is None:
+            return error
+        if isinstance(error, VerdictError):
+            self._meeting.condemn(str(error))
+            return error
+        # Of input and files each process knows for itself; what the network complains of, not.
+        return self._tell(error) if isinstance(error, (ValueError, OSError)) else self._ask(error)
+
+    def _tell(self, error: Exception) -> BaseException:
+        self._last_words = str(error)
+        self._wait_until(lambda: bool(self._words), 3)
+        said_by_another = self._words_of_another() and self._words["message"] == str(error)
+        return SystemExit(LOST) if said_by_another else error
+
+    def _ask(self, error: Exception) -> BaseException:
+        self._curious = True
+        self._wait_until(lambda: bool(self._words or self._silent()), SILENT + 3)
+        if silent := self._silent():
+            reason = f"{named(silent, self._reports)} no longer answers; {REMEDY}"
+        elif self._words_of_another():
+            reason = self._failed()
+        else:
+            self._last_words = f"{type(error).__name__}: {error}"
+            self._wait_until(lambda: bool(self._words), 3)
+            return error
+        return LostError(reason) if self._speaks_for_all() else SystemExit(LOST)
+
+    def _wait_until(self, condition: Any, beats: float) -> None:
+        end = time.monotonic() + beats * self._beat
+        while not condition() and time.monotonic() < end:
+            self._wake.set()
+            time.sleep(self._beat / 10)
+
+    # The thread that speaks.
+
+    def _speak(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the store is gone, and with it rank 0
+            while not self._over.is_set():
+                self._report()
+                self._exchange_words()
+                if self._curious:
+                    self._look_around()
+                self._heard = time.monotonic()
+                self._wake.wait(self._beat)
+                self._wake.clear()
+
+    def _report(self) -> None:
+        self._line.set(f"pulse/{self._rank}", json.dumps(asdict(self._pulse.beat())))
+
+    def _exchange_words(self) -> None:
+        if self._last_words and not self._words:
+            mine = json.dumps({"rank": self._rank, "message": self._last_words})
+            self._words = json.loads(self._line.compare_set("words", "", mine))
+        elif not self._words and self._line.check(["words"]):
+            self._words = json.loads(self._line.get("words"))
+
+    def _look_around(self) -> None:
+        texts = self._line.multi_get([f"pulse/{rank}" for rank in range(self._ranks)])
+        for rank, text in enumerate(texts):
+            report = Report(**json.loads(text))
+            if rank not in self._reports or self._reports[rank].beat != report.beat:
+                self._changed[rank] = time.monotonic()
+            self._reports[rank] = report
+
+    # The thread that judges.
+
+    def _judge(self) -> None:
+        suspicion = max(self.timeout - (SILENT + 2) * self._beat, self.timeout / 2)
+        while not self._over.wait(min(self._beat, self.timeout / 10)):
+            now = self._pulse.now()
+            self._curious = self._curious or now.seconds > suspicion
+            if now.seconds > self.timeout:
+                self._end(self._stands_still(now))
+            elif self._words_of_another():
+                self._over.wait((SILENT + 3) * self._beat)  # it will see for itself, or waits
+                self._end(self._failed())
+
+    def _end(self, reason: str) -> None:
+        """Ends this process, whatever its work is waiting for."""
+        if self._over.is_set():
+            return
+        if self._speaks_for_all():
+            sys.stderr.write(f"biggan-sn: error: rank {self._rank}: {reason}\n")
+            sys.stderr.flush()
+        self._pulse.undisturbed.acquire(timeout=self.timeout)  # a checkpoint is written to its end
+        os._exit(LOST)
+
+    def _stands_still(self, now: Report) -> str:
+        held_up = f"step {now.step} has taken {now.seconds:.0f} s (timeout: {self.timeout:g} s)"
+        if silent := self._silent():
+            return f"{held_up}: {named(silent, self._reports)} no longer answers; {REMEDY}"
+        reports = {**self._reports, self._rank: now}
+        return f"{held_up}: {culprits(reports)}. If that is how long it takes, raise timeout"
+
+    def _failed(self) -> str:
+        return f"rank {self._words['rank']} failed: {self._words['message']}"
+
+    def _words_of_another(self) -> bool:
+        return bool(self._words) and self._words["rank"] != self._rank
+
+    def _silent(self) -> list[int]:
+        """The ranks that have stopped to report."""
+        if self._meeting is None:
+            return []
+        now, long = time.monotonic(), SILENT * self._beat
+        if now - self._heard > long:
+            return [0]  # the store is where rank 0 is
+        others = (rank for rank in self._reports if rank != self._rank)
+        return [rank for rank in others if now - self._changed[rank] > long]
+
+    def _speaks_for_all(self) -> bool:
+        """Whether this is the first of those that still report and have not failed."""
+        others = [*self._silent(), self._words.get("rank", -1)]
+        return (
+            next(r for r in range(self._ranks) if r == self._rank or r not in others) == self._rank
+        )
