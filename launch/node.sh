@@ -42,6 +42,6 @@ if [ "$BIGGAN_SN_PROCESSES" -eq 1 ]; then
 fi
 meeting=(--main_process_port 0)
 [ "$nodes" -eq 1 ] || meeting=(--main_process_ip "$HEAD" --main_process_port "$port")
-exec python -m accelerate.commands.launch --config_file "$file" "${meeting[@]}" \
+exec python "$here/start.py" --config_file "$file" "${meeting[@]}" \
   --num_processes "$BIGGAN_SN_PROCESSES" --num_machines "$nodes" --machine_rank "$node_rank" \
   --max_restarts "${RESTARTS:-0}" -m biggan_sn "$@"
