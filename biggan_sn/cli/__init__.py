@@ -13,7 +13,16 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn import __version__
-from biggan_sn.cli import bench, draw, evaluate, inspect, rollback, spectrum, train
+from biggan_sn.cli import (
+    bench,
+    draw,
+    evaluate,
+    inspect,
+    preflight,
+    rollback,
+    spectrum,
+    train,
+)
 from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, WRONG_INPUT, complain, values_of
 from biggan_sn.config_io import check_yaml
 from biggan_sn.training.launching import LOST, LostError, VerdictError
@@ -103,5 +112,6 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "inspect": (inspect.declare, inspect.run),
     "rollback": (rollback.declare, rollback.run),
     "spectrum": (spectrum.declare, spectrum.run),
+    "preflight": (preflight.declare, preflight.run),
     "bench": (bench.declare, bench.run),
 }

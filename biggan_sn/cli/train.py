@@ -33,10 +33,16 @@ def declare(parser: ArgumentParser) -> None:
 def with_config_of_run(arguments: list[str]) -> list[str]:
     """A run that goes on without a --config goes on with its own."""
     folders = values_of("--run_dir", arguments)
-    if arguments[0] != "train" or not folders or values_of("--config", arguments):
+    if (
+        arguments[0] not in ("train", "preflight")
+        or not folders
+        or values_of("--config", arguments)
+    ):
         return arguments
     stored = Path(folders[-1]) / CONFIG_NAME
-    return ["train", "--config", str(stored), *arguments[1:]] if stored.is_file() else arguments
+    return (
+        [arguments[0], "--config", str(stored), *arguments[1:]] if stored.is_file() else arguments
+    )
 
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:

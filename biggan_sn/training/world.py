@@ -73,6 +73,17 @@ class World:
         dist.all_reduce(table)
         return table.tolist()
 
+    def tell(self, text: str) -> list[str]:
+        """What every process says, by its rank. Every process must call it."""
+        if self.ranks == 1:
+            return [text]
+        letters = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        longest = int(self.most(len(letters))[0])
+        page = torch.zeros(self.ranks, longest, dtype=torch.uint8, device=self.device)
+        page[self.rank, : len(letters)] = letters
+        dist.all_reduce(page)
+        return [bytes(row.tolist()).rstrip(b"\0").decode() for row in page]
+
     @contextmanager
     def holding(self, folder: Path) -> Iterator[None]:
         """Keeps every other job out of a run's folder meanwhile.

@@ -1,0 +1,1 @@
+"""Checks before a long job, on the nodes that it is to run on."""
