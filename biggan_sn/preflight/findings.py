@@ -52,6 +52,11 @@ def _shown(ranks: list[int]) -> str:
     return f"ranks {', '.join(map(str, ranks))}"
 
 
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """'1 node', '2 nodes'."""
+    return f"{number} {noun}{plural if number > 1 else ''}"
+
+
 def size(number: float) -> str:
     """Bytes, for people."""
     for unit in ("bytes", "kB", "MB", "GB"):

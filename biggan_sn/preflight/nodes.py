@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from biggan_sn import __version__
-from biggan_sn.preflight.findings import FAILS, NOTE, OK, Finding, by_value, size
+from biggan_sn.preflight.findings import FAILS, NOTE, OK, Finding, by_value, counted, size
 from biggan_sn.training.world import World
 
 PACKAGES = ("accelerate", "deepspeed", "numpy", "safetensors", "simplejpeg")
@@ -85,7 +85,7 @@ def check_devices(facts: list[Facts]) -> Finding:
     hosts = [fact.host for fact in facts]
     values = [f"{fact.device}, {size(fact.memory)}" for fact in facts]
     nodes = len(set(hosts))
-    told = f"{len(facts)} process{'es'[: 2 * len(facts) - 2]} on {nodes} node{'s'[: nodes - 1]}"
+    told = f"{counted(len(facts), 'process', 'es')} on {counted(nodes, 'node')}"
     if len(set(values)) > 1:
         return Finding("devices", NOTE, f"{told}, not alike: {by_value(values, hosts)}")
     return Finding("devices", OK, f"{told}: {values[0]} each, {facts[0].cores} CPU cores")

@@ -84,8 +84,8 @@ def check_folder(world: World, folder: Path, hosts: list[str]) -> Finding:
     wrong = world.tell(wrong)[0]
     seen = world.tell("" if wrong or _sees(trace, hosts[0]) else "no")
     world.wait()
-    if world.leads:
-        trace.unlink(missing_ok=True)
+    if world.leads and not wrong:
+        trace.unlink()
     if blind := [hosts[rank] for rank, text in enumerate(seen) if text]:
         nodes = ", ".join(dict.fromkeys(blind))
         wrong = f"what {hosts[0]} writes there, {nodes} does not see: all nodes must share it"
