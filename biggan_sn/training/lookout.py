@@ -82,6 +82,7 @@ class Lookout:
 
     def _ask(self, error: Exception) -> BaseException:
         self._curious = True
+        self._heard = time.monotonic()  # it may have been suspended for long
         self._wait_until(lambda: bool(self._words or self._silent()), SILENT + 3)
         if silent := self._silent():
             reason = f"{named(silent, self._reports)} no longer answers; {REMEDY}"
@@ -134,11 +135,15 @@ class Lookout:
 
     def _judge(self) -> None:
         suspicion = max(self.timeout - (SILENT + 2) * self._beat, self.timeout / 2)
-        while not self._over.wait(min(self._beat, self.timeout / 10)):
-            now = self._pulse.now()
-            self._curious = self._curious or now.seconds > suspicion
-            if now.seconds > self.timeout:
-                self._end(self._stands_still(now))
+        tick = min(self._beat, self.timeout / 10)
+        stood, since = 0.0, self._pulse.since
+        while not self._over.wait(tick):
+            # By one's own ticks: while the whole job is suspended nobody waits for anybody.
+            stood = stood + tick if since == self._pulse.since else 0.0
+            since = self._pulse.since
+            self._curious = self._curious or stood > suspicion
+            if stood > self.timeout:
+                self._end(self._stands_still(stood))
             elif self._words_of_another():
                 self._over.wait((SILENT + 3) * self._beat)  # it will see for itself, or waits
                 self._end(self._failed())
@@ -153,8 +158,9 @@ class Lookout:
         self._pulse.undisturbed.acquire(timeout=self.timeout)  # a checkpoint is written to its end
         os._exit(LOST)
 
-    def _stands_still(self, now: Report) -> str:
-        held_up = f"step {now.step} has taken {now.seconds:.0f} s (timeout: {self.timeout:g} s)"
+    def _stands_still(self, seconds: float) -> str:
+        now = self._pulse.now()
+        held_up = f"step {now.step} has taken {seconds:.0f} s (timeout: {self.timeout:g} s)"
         if silent := self._silent():
             return f"{held_up}: {named(silent, self._reports)} no longer answers; {REMEDY}"
         reports = {**self._reports, self._rank: now}

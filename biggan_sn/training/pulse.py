@@ -48,6 +48,11 @@ class Pulse:
         self._beats = 0
         self._at = (time.monotonic(), 0, "starting")
 
+    @property
+    def since(self) -> float:
+        """When it began what it is at."""
+        return self._at[0]
+
     def at(self, step: int, doing: str = PLAYING) -> None:
         """Notes what this process is at from now on."""
         self._at = (time.monotonic(), step, doing)

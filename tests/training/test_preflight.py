@@ -50,10 +50,9 @@ def lines_of(out):
 
 
 def test_two_processes_are_checked_and_the_run_forecast(given, tmp_path):
-    code, out, err = end(
-        start("node.sh", "preflight", *given, "--generator.microbatch", "2", "--json", str(tmp_path / "found.json"),
-              PROCESSES="2", CUDA_VISIBLE_DEVICES="")
-    )  # fmt: skip
+    more = ("--generator.microbatch", "2", "--json", str(tmp_path / "found.json"))
+    two = {"PROCESSES": "2", "CUDA_VISIBLE_DEVICES": ""}
+    code, out, err = end(start("node.sh", "preflight", *given, *more, **two))
     assert code == 0, err[-3000:]
     found = lines_of(out)
     assert list(found) == CHECKS
