@@ -13,6 +13,7 @@ from biggan_sn.bench.norms import worst_norm_error
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
 from biggan_sn.training.build import build
+from biggan_sn.training.pulse import Pulse
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
@@ -26,6 +27,7 @@ class Contender:
     config: Config
     step: GANStep
     reals: Iterator[Batch]
+    pulse: Pulse
     wall: list[float]
     processor: list[float]
     norm_errors: list[float] = field(default_factory=list)
@@ -34,6 +36,7 @@ class Contender:
     def advance(self, steps: int) -> None:
         """Plays some steps."""
         for _ in range(steps):
+            self.pulse.at(self.played)
             self.step(self.played, self.reals)
             self.played += 1
 
@@ -67,6 +70,7 @@ def compare(
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
             contender.play(steps)
             if check_norms:
+                world.pulse.at(contender.played, "checking norms")
                 contender.norm_errors.append(worst_norm_error(contender.step))
     return [_record(contender, contenders[0]) for contender in contenders]
 
@@ -78,7 +82,7 @@ def _enter(config: Config, world: World) -> Contender:
     images = torch.rand(shape, device=world.device).mul_(2).sub_(1)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(config.data.num_classes, (count,), device=world.device)
-    return Contender(config, step, repeat(Batch(images, labels)), [], [])
+    return Contender(config, step, repeat(Batch(images, labels)), world.pulse, [], [])
 
 
 def _record(contender: Contender, first: Contender) -> dict[str, object]:
