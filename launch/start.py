@@ -1,12 +1,27 @@
-"""`accelerate launch` without its traceback: what went wrong the processes have said. Says which
-ended first, and ends as that one did. Arguments as for `accelerate launch`."""
+"""`accelerate launch` that ends as the first of its processes to end, and says which, without a
+traceback: what went wrong they have said. Arguments as for `accelerate launch`."""
 
 import signal
 import sys
 
+import torch.distributed.launcher.api
 from accelerate.commands.launch import main
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+FINAL = (2, 4)  # exit codes: to start again would not mend wrong input, nor a run that collapsed
+
+
+class Agent(LocalElasticAgent):
+    """torchrun's, which starts the processes again only where that may help."""
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result = super()._monitor_workers(worker_group)
+        if any(failure.exitcode in FINAL for failure in result.failures.values()):
+            self._remaining_restarts = 0
+        return result
 
 
 def by_signal(number: int) -> int:
@@ -16,6 +31,7 @@ def by_signal(number: int) -> int:
 
 def launch() -> int:
     """Returns the exit code."""
+    torch.distributed.launcher.api.LocalElasticAgent = Agent
     try:
         main()
     except SignalException as error:

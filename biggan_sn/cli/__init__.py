@@ -23,14 +23,14 @@ from biggan_sn.cli import (
     spectrum,
     train,
 )
-from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, WRONG_INPUT, complain, values_of
+from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, complain, values_of
 from biggan_sn.config_io import check_yaml
-from biggan_sn.training.launching import LOST, LostError, VerdictError
+from biggan_sn.training.launching import WRONG_INPUT, LostError, VerdictError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0 if it did what it should, 1 if a training run collapsed, 2 if the
-    input was wrong, 3 if another process of the job was lost, 130 if it was interrupted where
+    """Runs one verb. Returns 0 if it did what it should, 2 if the input was wrong, 3 if another
+    process of the job was lost, 4 if a training run collapsed, 130 if it was interrupted where
     nothing is to be saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COLLAPSED
     except LostError as error:
         complain(error)
-        return LOST
+        return error.code
     except KeyboardInterrupt:
         return INTERRUPTED
 

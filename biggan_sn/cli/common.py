@@ -11,7 +11,7 @@ from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks, to_dict, values_after_rollbacks
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 
-COLLAPSED, WRONG_INPUT, INTERRUPTED = 1, 2, 130  # exit codes
+COLLAPSED, INTERRUPTED = 4, 130  # exit codes; 1 is that of a fault of ours
 
 
 def complain(error: Exception) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-LOST = 3  # exit code of a process that lost another one
+WRONG_INPUT, LOST = 2, 3  # exit codes of a process: of its input, or because it lost another one
 
 
 class LaunchError(ValueError):
@@ -19,11 +19,20 @@ class LaunchError(ValueError):
 
 
 class LostError(RuntimeError):
-    """Another process was lost; the message says which, and what to do."""
+    """Another process was lost; the message says which, and what to do.
+
+    Args:
+        message: for people.
+        code: exit code, which says whether to start again may help.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class VerdictError(RuntimeError):
-    """What all processes of a job know to be its end, and would be again."""
+    """What all processes of a job know to be its end."""
 
 
 # Who says how many processes there are: torchrun and accelerate, the scripts in launch/, srun, MPI.

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from biggan_sn.training.launching import LOST, LostError, VerdictError
+from biggan_sn.training.launching import LOST, WRONG_INPUT, LostError, VerdictError
 from biggan_sn.training.meeting import Meeting
 from biggan_sn.training.pulse import Pulse, Report, culprits, named
 
@@ -50,7 +50,7 @@ class Lookout:
         self._heard = time.monotonic()  # when the store last answered
         self._reports: dict[int, Report] = {}
         self._changed: dict[int, float] = {}  # when each was first seen
-        self._last_words = ""  # of this process, to be sent
+        self._last_words: dict[str, Any] = {}  # of this process, to be sent
         self._words: dict[str, Any] = {}  # of the process that failed first
         if meeting:
             self._line = meeting.line()
@@ -66,33 +66,33 @@ class Lookout:
     def explain(self, error: Exception) -> BaseException:
         """What is to be raised in the place of `error`: itself, or that another process was lost or
         failed first, of which this is but the consequence. Leaves word for the others."""
-        if self._meeting is None:
-            return error
-        if isinstance(error, VerdictError):
-            self._meeting.condemn(str(error))
+        if self._meeting is None or isinstance(error, VerdictError):
             return error
         # Of input and files each process knows for itself; what the network complains of, not.
         return self._tell(error) if isinstance(error, (ValueError, OSError)) else self._ask(error)
 
     def _tell(self, error: Exception) -> BaseException:
-        self._last_words = str(error)
-        self._wait_until(lambda: bool(self._words), 3)
+        self._say(str(error), WRONG_INPUT)
         said_by_another = self._words_of_another() and self._words["message"] == str(error)
-        return SystemExit(LOST) if said_by_another else error
+        return SystemExit(WRONG_INPUT) if said_by_another else error
 
     def _ask(self, error: Exception) -> BaseException:
         self._curious = True
         self._heard = time.monotonic()  # it may have been suspended for long
         self._wait_until(lambda: bool(self._words or self._silent()), SILENT + 3)
         if silent := self._silent():
-            reason = f"{named(silent, self._reports)} no longer answers; {REMEDY}"
+            reason, code = f"{named(silent, self._reports)} no longer answers; {REMEDY}", LOST
         elif self._words_of_another():
-            reason = self._failed()
+            reason, code = self._failed()
         else:
-            self._last_words = f"{type(error).__name__}: {error}"
-            self._wait_until(lambda: bool(self._words), 3)
+            self._say(f"{type(error).__name__}: {error}", LOST)
             return error
-        return LostError(reason) if self._speaks_for_all() else SystemExit(LOST)
+        return LostError(reason, code) if self._speaks_for_all() else SystemExit(code)
+
+    def _say(self, message: str, code: int) -> None:
+        """Last words, for all others."""
+        self._last_words = {"rank": self._rank, "message": message, "code": code}
+        self._wait_until(lambda: bool(self._words), 3)
 
     def _wait_until(self, condition: Any, beats: float) -> None:
         end = time.monotonic() + beats * self._beat
@@ -118,7 +118,7 @@ class Lookout:
 
     def _exchange_words(self) -> None:
         if self._last_words and not self._words:
-            mine = json.dumps({"rank": self._rank, "message": self._last_words})
+            mine = json.dumps(self._last_words)
             self._words = json.loads(self._line.compare_set("words", "", mine))
         elif not self._words and self._line.check(["words"]):
             self._words = json.loads(self._line.get("words"))
@@ -143,12 +143,12 @@ class Lookout:
             since = self._pulse.since
             self._curious = self._curious or stood > suspicion
             if stood > self.timeout:
-                self._end(self._stands_still(stood))
+                self._end(self._stands_still(stood), LOST)
             elif self._words_of_another():
                 self._over.wait((SILENT + 3) * self._beat)  # it will see for itself, or waits
-                self._end(self._failed())
+                self._end(*self._failed())
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, code: int) -> None:
         """Ends this process, whatever its work is waiting for."""
         if self._over.is_set():
             return
@@ -156,7 +156,7 @@ class Lookout:
             sys.stderr.write(f"biggan-sn: error: rank {self._rank}: {reason}\n")
             sys.stderr.flush()
         self._pulse.undisturbed.acquire(timeout=self.timeout)  # a checkpoint is written to its end
-        os._exit(LOST)
+        os._exit(code)
 
     def _stands_still(self, seconds: float) -> str:
         now = self._pulse.now()
@@ -166,8 +166,8 @@ class Lookout:
         reports = {**self._reports, self._rank: now}
         return f"{held_up}: {culprits(reports)}. If that is how long it takes, raise timeout"
 
-    def _failed(self) -> str:
-        return f"rank {self._words['rank']} failed: {self._words['message']}"
+    def _failed(self) -> tuple[str, int]:
+        return f"rank {self._words['rank']} failed: {self._words['message']}", self._words["code"]
 
     def _words_of_another(self) -> bool:
         return bool(self._words) and self._words["rank"] != self._rank

@@ -8,8 +8,6 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from biggan_sn.training.launching import LaunchError
 
-VERDICT = "verdict"
-
 
 class Meeting:
     """The place where a job meets, as torchrun, accelerate and srun's scripts name it.
@@ -34,8 +32,7 @@ class Meeting:
         # there must not be taken for news, or the new ones wait for the dead.
         self._launchers = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._root = self._connect(serve=not self._launchers and self.rank == 0)
-        self.store = self._attempts(self._root)
+        self.store = self._attempts(self._connect(serve=not self._launchers and self.rank == 0))
 
     def _connect(self, serve: bool = False) -> TCPStore:
         try:
@@ -65,11 +62,8 @@ class Meeting:
         """Returns when all are here.
 
         Raises:
-            LaunchError: some did not come in time; names them. Or the job was started again though
-                it had ended for a reason that will not go away.
+            LaunchError: some did not come in time; names them.
         """
-        if int(self._attempt) and self._launchers and self._root.check([VERDICT]):
-            raise LaunchError(f"not started again: {self._root.get(VERDICT).decode()}")
         self.store.set(f"here/{self.rank}", "")
         if self.rank == 0:
             self._wait_for_all()
@@ -96,11 +90,6 @@ class Meeting:
             f"{who} did not come to {self._host}:{self._port} within {self.timeout:g} s; see what "
             "its node says, and that all nodes were started"
         )
-
-    def condemn(self, reason: str) -> None:
-        """Leaves word that to start the job again would not help."""
-        if self._launchers:
-            self._root.set(VERDICT, reason)
 
 
 def is_met(environment: Mapping[str, str]) -> bool:

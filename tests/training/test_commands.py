@@ -66,7 +66,7 @@ def test_a_run_that_diverges_stops_before_it_saves_over_a_good_checkpoint(run, c
     save_file(weights, state)
     forge(state.parent)
     options = ["--steps", "50", "--checkpoint.every", "1", "--collapse.rollbacks", "0"]
-    assert main(["train", "--run_dir", str(run), *options]) == 1
+    assert main(["train", "--run_dir", str(run), *options]) == 4
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
     assert "step 3: d_loss is nan: the run collapsed" in line
     assert f"to go back: biggan-sn rollback {run} --to 2" in line
