@@ -6,6 +6,7 @@
 # HEAD       address of node 0, which all can reach; PORT, a free one there (29500; Slurm: the job's)
 # RESTARTS   so many times the processes of this node are started again where one was killed (0); the
 #            run goes on from its newest checkpoint
+# WAIT       seconds that the nodes wait for one another (600)
 # PROCESSES  how many run on each node (as many as it has GPUs; without one, 1)
 # TOPOLOGY   a file of launch/topology: one_gpu, gpus, cpu, zero1, zero2 (as many GPUs as there are)
 set -euo pipefail
@@ -41,7 +42,8 @@ if [ "$BIGGAN_SN_PROCESSES" -eq 1 ]; then
   exec torchrun --standalone --nproc_per_node 1 --max_restarts "$RESTARTS" -m biggan_sn "$@"
 fi
 meeting=(--main_process_port 0)
-[ "$nodes" -eq 1 ] || meeting=(--main_process_ip "$HEAD" --main_process_port "$port")
+[ "$nodes" -eq 1 ] || meeting=(--main_process_ip "$HEAD" --main_process_port "$port"
+  --rdzv_conf "timeout=${WAIT:-600}")
 exec python "$here/start.py" --config_file "$file" "${meeting[@]}" \
   --num_processes "$BIGGAN_SN_PROCESSES" --num_machines "$nodes" --machine_rank "$node_rank" \
   --max_restarts "${RESTARTS:-0}" -m biggan_sn "$@"

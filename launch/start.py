@@ -1,16 +1,19 @@
 """`accelerate launch` that ends as the first of its processes to end, and says which, without a
 traceback: what went wrong they have said. Arguments as for `accelerate launch`."""
 
+import re
 import signal
 import sys
 
 import torch.distributed.launcher.api
 from accelerate.commands.launch import main
+from torch.distributed import DistStoreError
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+LOST = 3  # exit code of a process that lost another one
 FINAL = (2, 4)  # exit codes: to start again would not mend wrong input, nor a run that collapsed
 
 
@@ -24,24 +27,29 @@ class Agent(LocalElasticAgent):
         return result
 
 
-def by_signal(number: int) -> int:
-    """The exit code of a program that a signal ended, as shells have it."""
-    return 128 + number
-
-
 def launch() -> int:
     """Returns the exit code."""
     torch.distributed.launcher.api.LocalElasticAgent = Agent
     try:
         main()
-    except SignalException as error:
-        return by_signal(error.sigval)
+    except SignalException:
+        return 1  # no more than the code of the one at fault, where srun ends the others for it
+    except DistStoreError as error:
+        if not (came := re.search(r"(\d+)/(\d+) clients joined", str(error))):
+            raise
+        print(
+            f"launch: only {came[1]} of {came[2]} nodes came to where they meet in time: start "
+            "launch/node.sh on each, with the same HEAD and PORT (WAIT says how long they wait)",
+            file=sys.stderr,
+        )
+        return LOST
     except ChildFailedError as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # srun's, who has seen another node end
         rank, failure = error.get_first_failure()
         code = failure.exitcode
         how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         print(f"launch: rank {rank} was the first here to end, {how}", file=sys.stderr)
-        return code if code >= 0 else by_signal(-code)
+        return code if code >= 0 else 128 - code  # as shells have it
     return 0
 
 

@@ -49,7 +49,7 @@ class Lookout:
         self._curious = False  # whether to ask for the reports of the others
         self._heard = time.monotonic()  # when the store last answered
         self._reports: dict[int, Report] = {}
-        self._changed: dict[int, float] = {}  # when each was first seen
+        self._changed: dict[int, float] = {}  # when each was first seen, or missed
         self._last_words: dict[str, Any] = {}  # of this process, to be sent
         self._words: dict[str, Any] = {}  # of the process that failed first
         if meeting:
@@ -124,8 +124,14 @@ class Lookout:
             self._words = json.loads(self._line.get("words"))
 
     def _look_around(self) -> None:
-        texts = self._line.multi_get([f"pulse/{rank}" for rank in range(self._ranks)])
-        for rank, text in enumerate(texts):
+        keys = {rank: f"pulse/{rank}" for rank in range(self._ranks)}
+        there = list(keys)
+        if not self._line.check(list(keys.values())):  # what is missing it would wait for
+            there = [rank for rank, key in keys.items() if self._line.check([key])]
+        texts = self._line.multi_get([keys[rank] for rank in there])
+        for rank in keys:
+            self._changed.setdefault(rank, time.monotonic())
+        for rank, text in zip(there, texts, strict=True):
             report = Report(**json.loads(text))
             if rank not in self._reports or self._reports[rank].beat != report.beat:
                 self._changed[rank] = time.monotonic()
@@ -134,7 +140,7 @@ class Lookout:
     # The thread that judges.
 
     def _judge(self) -> None:
-        suspicion = max(self.timeout - (SILENT + 2) * self._beat, self.timeout / 2)
+        suspicion = max(self.timeout - (SILENT + 2) * self._beat, 0.0)
         tick = min(self._beat, self.timeout / 10)
         stood, since = 0.0, self._pulse.since
         while not self._over.wait(tick):
@@ -179,7 +185,7 @@ class Lookout:
         now, long = time.monotonic(), SILENT * self._beat
         if now - self._heard > long:
             return [0]  # the store is where rank 0 is
-        others = (rank for rank in self._reports if rank != self._rank)
+        others = (rank for rank in self._changed if rank != self._rank)
         return [rank for rank in others if now - self._changed[rank] > long]
 
     def _speaks_for_all(self) -> bool:

@@ -144,36 +144,37 @@ def joined(timeout: float) -> Iterator[World]:
             cannot be.
         LostError: another process was lost.
     """
-    engine = meant_engine(os.environ)
-    # DeepSpeed comes later, one for each player: accelerate need not know of it.
-    os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
-    meeting = _meet(timeout) if is_met(os.environ) else None
-    from accelerate import PartialState  # brings half a library along
-
-    state = PartialState(cpu=not torch.cuda.is_available())
-    check_processes(state.num_processes, os.environ, parent_command())
-    world = World(state.process_index, state.num_processes, state.device, engine)
-    lookout = Lookout(world.pulse, meeting, timeout)
+    pulse = Pulse()
+    meeting = Meeting(os.environ, timeout) if is_met(os.environ) else None
+    if meeting:
+        meeting.call_the_roll()
+    lookout = Lookout(pulse, meeting, timeout)
     try:
-        yield world
+        yield _join(meeting, pulse, timeout)
         if dist.is_initialized():
             dist.destroy_process_group()
     except Exception as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the launcher; first say what is known
+        if meeting:  # the launcher will want an end; first say what is known
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise lookout.explain(error) from error
     finally:
         lookout.close()
 
 
-def _meet(timeout: float) -> Meeting:
-    """Waits for all processes of the job, and opens the way between them."""
-    meeting = Meeting(os.environ, timeout)
-    meeting.call_the_roll()
-    dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
-        store=meeting.store,
-        rank=meeting.rank,
-        world_size=meeting.ranks,
-        timeout=timedelta(seconds=timeout + LATER),
-    )
-    return meeting
+def _join(meeting: Meeting | None, pulse: Pulse, timeout: float) -> World:
+    engine = meant_engine(os.environ)
+    # DeepSpeed comes later, one for each player: accelerate need not know of it.
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
+    if meeting:
+        dist.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=meeting.store,
+            rank=meeting.rank,
+            world_size=meeting.ranks,
+            timeout=timedelta(seconds=timeout + LATER),
+        )
+    from accelerate import PartialState  # brings half a library along
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    check_processes(state.num_processes, os.environ, parent_command())
+    return World(state.process_index, state.num_processes, state.device, engine, pulse)

@@ -175,6 +175,7 @@ class Cluster:
     def start(self, node: str) -> None:
         """Switches a node on again."""
         self._start_node(node)
+        self.login("scontrol", "update", f"nodename={node}", "state=resume", check=False)
         self._wait_for_nodes([node])
 
     def ended(self) -> list[Run]:
