@@ -23,7 +23,9 @@ fi
 # Jobs that share a node, or one that is started again, meet at doors of their own.
 door=${SLURM_JOB_ID:+$((20000 + (SLURM_JOB_ID * 10 + ${SLURM_RESTART_COUNT:-0}) % 10000))}
 port=${PORT:-${door:-29500}}
-gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
+gpus=0
+[ "${CUDA_VISIBLE_DEVICES-all}" = '' ] ||
+  gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
 processes=${PROCESSES:-$((gpus > 0 ? gpus : 1))}
 topology=${TOPOLOGY:-$([ "$gpus" -gt 0 ] && echo gpus || echo cpu)}
 file=$here/topology/$topology.yaml

@@ -2,6 +2,7 @@
 and comes out the same to the last bit; and what cannot get anywhere ends and says so."""
 
 import csv
+import fcntl
 import os
 import re
 import signal
@@ -29,7 +30,7 @@ from biggan_sn.config_io import to_dict
 from biggan_sn.training.stopping import STOP, STOPPED
 from tests.slurm.cluster import OVER, REPOSITORY, Cluster
 
-STEPS = 60
+STEPS = 40
 LONG = 240  # seconds after which a test gives up
 HERE = {"PROCESSES": "1", "TOPOLOGY": "cpu", "CUDA_VISIBLE_DEVICES": "", "PREFLIGHT": "no"}
 NEVER = ("--checkpoint.every", "1000")  # then only who stops saves
@@ -129,8 +130,20 @@ def given(shards, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(given, tmp_path_factory):
-    """The run as two processes of one machine train it, without Slurm: what all others must be."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    """The run as two processes of one machine train it, without Slurm: what all others must be.
+    Trained once for all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "undisturbed" / "run"
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not Checkpoints(folder / "checkpoints").path_of(STEPS).exists():
+            train_undisturbed(given, folder)
+    return folder
+
+
+def train_undisturbed(given, folder):
     foreign = ("SLURM", "ACCELERATE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
@@ -146,7 +159,6 @@ def undisturbed(given, tmp_path_factory):
         timeout=LONG,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
 
 
 @pytest.fixture
@@ -239,6 +251,7 @@ def test_who_must_stop_saves_and_goes_on(slurm, root, given, undisturbed):
     assert_same_run(job.folder, undisturbed)
 
 
+@pytest.mark.parametrize("tracker", ["cgroup"], indirect=True)
 def test_without_the_signal_it_asked_for_too(tracker, root, given, undisturbed, tmp_path):
     """Preempted where Slurm ends steps and leaves the batch script alone; then the user does the
     opposite: a cancelled job is saved and stays where it is, until it is submitted again."""
@@ -374,7 +387,7 @@ def test_checkpoints_are_drawn_from_and_judged(slurm, root, undisturbed):
     sweep, drew = submit("sweep", "--per_class", "2", "--truncations", "0.5", "1", "--out", "out")
     evaluate, judged = submit("evaluate", "--scorer", "digits", "--samples", "20")
     assert slurm.wait(sweep, seconds=LONG) == "COMPLETED", drew.read_text()
-    rows = list(csv.DictReader((root / "out" / "sweep.csv").open()))
+    rows = list(csv.DictReader((root / "out" / "sweep.csv").read_text().splitlines()))
     assert [float(row["truncation"]) for row in rows] == [0.5, 1]
     assert (root / "out" / "sweep.png").stat().st_size
     assert slurm.wait(evaluate, seconds=LONG) == "FAILED", "there are no ten digits in noise"
