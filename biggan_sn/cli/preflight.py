@@ -30,13 +30,14 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.checkpoint import write_whole
     from biggan_sn.preflight.run import preflight
     from biggan_sn.training.build import check
+    from biggan_sn.training.launching import WRONG_INPUT
     from biggan_sn.training.world import joined
 
     check(config, ranks())
     with joined(min(config.timeout, LONGEST)) as world:
         report = preflight(world, config, parsed.run_dir, lambda line: print(line, flush=True))
         if not world.leads:
-            return 0
+            return 0 if report.passed else WRONG_INPUT
         if report.forecast:
             print(_told(report.forecast), *report.scale, sep="\n")
         if parsed.json:

@@ -8,6 +8,7 @@ itself to the store where the job met, and looks at those of the others when its
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -41,6 +42,7 @@ class Lookout:
         self.timeout = timeout
         self._pulse = pulse
         self._meeting = meeting
+        self._host = socket.gethostname()
         self._rank = meeting.rank if meeting else 0
         self._ranks = meeting.ranks if meeting else 1
         self._beat = BEAT * max(1.0, self._ranks / MANY)
@@ -87,11 +89,17 @@ class Lookout:
         else:
             self._say(f"{type(error).__name__}: {error}", LOST)
             return error
-        return LostError(reason, code) if self._speaks_for_all() else SystemExit(code)
+        speaks = reason and self._speaks_for_all()
+        return LostError(reason, code) if speaks else SystemExit(code)
 
     def _say(self, message: str, code: int) -> None:
         """Last words, for all others."""
-        self._last_words = {"rank": self._rank, "message": message, "code": code}
+        self._last_words = {
+            "rank": self._rank,
+            "host": self._host,
+            "message": message,
+            "code": code,
+        }
         self._wait_until(lambda: bool(self._words), 3)
 
     def _wait_until(self, condition: Any, beats: float) -> None:
@@ -158,7 +166,7 @@ class Lookout:
         """Ends this process, whatever its work is waiting for."""
         if self._over.is_set():
             return
-        if self._speaks_for_all():
+        if reason and self._speaks_for_all():
             sys.stderr.write(f"biggan-sn: error: rank {self._rank}: {reason}\n")
             sys.stderr.flush()
         self._pulse.undisturbed.acquire(timeout=self.timeout)  # a checkpoint is written to its end
@@ -173,7 +181,10 @@ class Lookout:
         return f"{held_up}: {culprits(reports)}. If that is how long it takes, raise timeout"
 
     def _failed(self) -> tuple[str, int]:
-        return f"rank {self._words['rank']} failed: {self._words['message']}", self._words["code"]
+        """What another process said last, unless that was on this terminal; and its exit code."""
+        words = self._words
+        reason = f"rank {words['rank']} on {words['host']} failed: {words['message']}"
+        return "" if words["host"] == self._host else reason, words["code"]
 
     def _words_of_another(self) -> bool:
         return bool(self._words) and self._words["rank"] != self._rank

@@ -145,6 +145,7 @@ class Trainer:
             self._loop(reals, logs)
             self.world.pulse.at(self.step, "saving")
             self.writer.wait()
+            self.world.wait()  # none has ended well where another has not
         finally:
             loader.close()
             self.writer.close()

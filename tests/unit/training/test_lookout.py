@@ -196,19 +196,30 @@ def test_all_that_fell_silent_are_named(start):
 def test_an_error_where_nobody_is_missing_is_ones_own(start):
     """And the others, whose exchanges break, say whose it was."""
     job = start(3)
+    job.lookouts[0]._host = "node2"
     error = RuntimeError("out of memory")
     assert job.explain({0: error})[0] is error
     found = job.explain({1: CLOSED, 2: CLOSED})
-    assert lost(found[1]) == "rank 0 failed: RuntimeError: out of memory"
+    assert lost(found[1]) == "rank 0 on node2 failed: RuntimeError: out of memory"
     assert is_quiet(found[2])
 
 
 def test_what_is_wrong_with_the_input_of_one_is_said_to_the_others(start):
     job = start(3)
+    job.lookouts[2]._host = "node2"
     job.explain({2: ValueError("shard 7 is gone")})
     found = job.explain({0: CLOSED, 1: CLOSED})
-    assert lost(found[0]) == "rank 2 failed: shard 7 is gone"
+    assert lost(found[0]) == "rank 2 on node2 failed: shard 7 is gone"
     assert found[0].code == WRONG_INPUT
+    assert is_quiet(found[1], WRONG_INPUT)
+
+
+def test_on_one_node_it_is_said_once(start):
+    """By the process that it happened to."""
+    job = start(3)
+    job.explain({2: ValueError("shard 7 is gone")})
+    found = job.explain({0: CLOSED, 1: CLOSED})
+    assert is_quiet(found[0], WRONG_INPUT)
     assert is_quiet(found[1], WRONG_INPUT)
 
 
@@ -237,10 +248,13 @@ def test_a_verdict_is_only_itself(start):
 def test_who_waits_for_one_that_failed_is_ended(start, left, capsys):
     """It may be in an exchange that never breaks. One of them says why."""
     job = start(3)
+    job.lookouts[1]._host = "node2"
     job.explain({1: ValueError("shard 7 is gone")})
     assert eventually(lambda: len(left) == 2)
     assert left == [WRONG_INPUT, WRONG_INPUT]
-    assert capsys.readouterr().err == ("biggan-sn: error: rank 0: rank 1 failed: shard 7 is gone\n")
+    assert capsys.readouterr().err == (
+        "biggan-sn: error: rank 0: rank 1 on node2 failed: shard 7 is gone\n"
+    )
 
 
 @pytest.mark.parametrize("beats", [6, 15])
