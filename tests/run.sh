@@ -12,6 +12,6 @@ say mypy && mypy
 say import-linter && lint-imports --no-logo 
 say shellcheck && git ls-files '*.sh' '*.sbatch' .ci/run | xargs shellcheck -x
 say pytest
-cores=$(nproc)             # asked before the next line, which nproc heeds
+workers=$(($(nproc) + 1))  # many tests wait for processes; asked before nproc heeds the next line
 export OMP_NUM_THREADS=1   # one process per core, one thread each
-exec python -m pytest -n "$cores" --dist worksteal "$@"
+exec python -m pytest -n "$workers" --dist worksteal "$@"

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 
 from biggan_sn.training import stopping
 from biggan_sn.training.stopping import LOOK_EVERY, STOP, STOPPED, AnyProcess, Stopping
@@ -131,9 +132,9 @@ def test_alone_one_hears_oneself_at_once():
     assert [any_process(here) for here in (False, True, False)] == [False, True, False]
 
 
-def listen(rank, ranks, said):
+def listen(rank, ranks, said, device="cpu"):
     """What a process hears that says so at each call."""
-    any_process = AnyProcess(World(rank, ranks))
+    any_process = AnyProcess(World(rank, ranks, torch.device(device)))
     return [any_process(here) for here in said[rank]]
 
 
@@ -149,6 +150,14 @@ def test_what_one_wants_all_know_one_call_later(crew, speaker):
     """All at the same call, and not before; nor do they hear it twice."""
     said = [[rank == speaker and call == 2 for call in range(6)] for rank in range(3)]
     for heard in crew(listen, said):
+        assert heard == [False, False, False, True, False, False]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_too(crew):
+    """There the answer travels in a stream of its own."""
+    said = [[rank == 1 and call == 2 for call in range(6)] for rank in range(3)]
+    for heard in crew(listen, said, "cuda"):
         assert heard == [False, False, False, True, False, False]
 
 
