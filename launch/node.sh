@@ -41,7 +41,8 @@ trap '' USR1 # launchers die of it; what they start takes it as a wish to be sav
 # One process needs no launcher, and accelerate's would not pass on the SIGTERM that saves the run.
 if [ "$BIGGAN_SN_PROCESSES" -eq 1 ]; then
   [ "${RESTARTS:-0}" -gt 0 ] || exec python -m biggan_sn "$@"
-  exec torchrun --standalone --nproc_per_node 1 --max_restarts "$RESTARTS" -m biggan_sn "$@"
+  exec python "$here/start.py" --standalone --nproc_per_node 1 --max_restarts "$RESTARTS" \
+    -m biggan_sn "$@"
 fi
 meeting=(--main_process_port 0)
 [ "$nodes" -eq 1 ] || meeting=(--main_process_ip "$HEAD" --main_process_port "$port"

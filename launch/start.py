@@ -1,12 +1,14 @@
 """`accelerate launch` that ends as the first of its processes to end, and says which, without a
-traceback: what went wrong they have said. Arguments as for `accelerate launch`."""
+traceback: what went wrong they have said. Arguments as for `accelerate launch`, or beginning with
+--standalone as for `torchrun`, which also takes a single process."""
 
 import re
 import signal
 import sys
 
+import accelerate.commands.launch
 import torch.distributed.launcher.api
-from accelerate.commands.launch import main
+import torch.distributed.run
 from torch.distributed import DistStoreError
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
@@ -30,8 +32,10 @@ class Agent(LocalElasticAgent):
 def launch() -> int:
     """Returns the exit code."""
     torch.distributed.launcher.api.LocalElasticAgent = Agent
+    alone = sys.argv[1:2] == ["--standalone"]
+    launcher = torch.distributed.run if alone else accelerate.commands.launch
     try:
-        main()
+        launcher.main()
     except SignalException:
         return 1  # no more than the code of the one at fault, where srun ends the others for it
     except DistStoreError as error:

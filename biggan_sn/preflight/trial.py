@@ -87,15 +87,16 @@ def run_trial(world: World, config: Config, index: ShardIndex, folder: Path) -> 
     """
     try:
         whole = _of_batch(world, config, index, folder)
-        half = _halved(config, world.ranks)
-        timings = (
-            (whole.timings[0], _timing(world, build(half, world), half, index)) if half else ()
-        )
+        timings = whole.timings
+        if half := _halved(config, world.ranks):
+            play = build(half, world)
+            timings += (_timing(world, play, half, index),)
+            play.close()
     except torch.OutOfMemoryError as error:
         sides = (f"{side}.microbatch {config.microbatch(side, world.ranks)}" for side in BUILDERS)
         text = f"out of memory on {world.device} with {' and '.join(sides)}: lower them"
         raise TrialError(text) from error
-    return replace(whole, timings=timings or whole.timings)
+    return replace(whole, timings=timings)
 
 
 def _of_batch(world: World, config: Config, index: ShardIndex, folder: Path) -> Trial:
