@@ -19,6 +19,7 @@ NETWORK = "10.123.0"  # exists only between the machines of a cluster
 GPUS = 8  # per node, and none of them real
 FOLDERS = ("log", "state", "spool", "gpus")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
+TRACKERS = ("cgroup", "linuxproc")
 USABLE = ("idle", "mixed", "allocated", "completing")
 
 

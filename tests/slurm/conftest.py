@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.slurm.cluster import Cluster, reason_to_skip
+from tests.slurm.cluster import TRACKERS, Cluster, reason_to_skip
 
 
-@pytest.fixture(scope="module", params=["cgroup", "linuxproc"])
+@pytest.fixture(scope="module", params=TRACKERS)
 def tracker(request):
     if reason := reason_to_skip(request.param):
         pytest.skip(reason)

@@ -7,28 +7,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_tensors
-from biggan_sn.config import (
-    CheckpointConfig,
-    CollapseConfig,
-    Config,
-    DataConfig,
-    LogsConfig,
-    ModelConfig,
-    PlayerConfig,
-)
-from biggan_sn.config_io import to_dict
 from biggan_sn.training.stopping import STOP, STOPPED
-from tests.slurm.cluster import OVER, REPOSITORY, Cluster
+from tests.slurm.cluster import OVER, REPOSITORY, TRACKERS, Cluster
+from tests.training.jobs import around, write_tiny_config
 
 STEPS = 40
 LONG = 240  # seconds after which a test gives up
@@ -36,8 +25,16 @@ HERE = {"PROCESSES": "1", "TOPOLOGY": "cpu", "CUDA_VISIBLE_DEVICES": "", "PREFLI
 NEVER = ("--checkpoint.every", "1000")  # then only who stops saves
 SCRIPTS = ("train", "evaluate", "sweep")
 
-# What signals do hangs on who keeps track of processes; the rest is tried where orphans survive.
-any_tracker = pytest.mark.parametrize("tracker", ["linuxproc"], indirect=True)
+
+def under(tracker):
+    """The way to keep track of processes under which a test runs: each under the harder one, all
+    under both with TRACKERS=both in the environment."""
+    trackers = TRACKERS if os.environ.get("TRACKERS") == "both" else [tracker]
+    return pytest.mark.parametrize("tracker", trackers, indirect=True)
+
+
+reaching_few = under("cgroup")  # signals end at the first process
+outliving = under("linuxproc")  # orphans survive
 
 
 def come(condition, what, over=lambda: False):
@@ -108,24 +105,8 @@ class Job:
 @pytest.fixture(scope="module")
 def given(shards, tmp_path_factory):
     """A run of seconds."""
-    side = PlayerConfig(lr=1e-3)
-    config = Config(
-        data=DataConfig(path=str(shards), resolution=32, num_classes=3),
-        model=ModelConfig(channels=2, z_dim=8, shared_dim=4, generator_attention=(16,)),
-        penalties={"r1": 0.1},
-        generator=side,
-        discriminator=side,
-        collapse=CollapseConfig(every=0),
-        checkpoint=CheckpointConfig(every=5, keep=100),
-        logs=LogsConfig(every=1, images=0),
-        steps=STEPS,
-        d_steps=1,
-        batch_size=4,
-        timeout=60,
-    )
     path = tmp_path_factory.mktemp("given") / "given.yaml"
-    path.write_text(yaml.safe_dump(to_dict(config)))
-    return path
+    return write_tiny_config(path, shards, every=5, keep=100, steps=STEPS, timeout=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +125,10 @@ def undisturbed(given, tmp_path_factory):
 
 
 def train_undisturbed(given, folder):
-    foreign = ("SLURM", "ACCELERATE_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    ours = {"PROCESSES": "2", "OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": str(REPOSITORY)}
     line = ["bash", "launch/local.sh", "--config", given, "--run_dir", folder]
     done = subprocess.run(
         line,
-        env=kept | HERE | ours,
+        env=around() | HERE | {"PROCESSES": "2"},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -226,7 +203,7 @@ def worker(job, rank):
     raise AssertionError(f"no rank {rank}")
 
 
-@any_tracker
+@outliving
 def test_two_nodes_train_one_run(slurm, root, given, undisturbed):
     job = Job(slurm, root, given, "one")
     job.completes(restarts=0)
@@ -235,6 +212,7 @@ def test_two_nodes_train_one_run(slurm, root, given, undisturbed):
     assert_same_run(job.folder, undisturbed)
 
 
+@reaching_few
 def test_who_must_stop_saves_and_goes_on(slurm, root, given, undisturbed):
     """By a signal before it trains, by one to all its processes, and for another job."""
     job = Job(slurm, root, given, "one", *NEVER)
@@ -251,7 +229,7 @@ def test_who_must_stop_saves_and_goes_on(slurm, root, given, undisturbed):
     assert_same_run(job.folder, undisturbed)
 
 
-@pytest.mark.parametrize("tracker", ["cgroup"], indirect=True)
+@reaching_few
 def test_without_the_signal_it_asked_for_too(tracker, root, given, undisturbed, tmp_path):
     """Preempted where Slurm ends steps and leaves the batch script alone; then the user does the
     opposite: a cancelled job is saved and stays where it is, until it is submitted again."""
@@ -274,7 +252,7 @@ def test_without_the_signal_it_asked_for_too(tracker, root, given, undisturbed, 
         assert_same_run(job.folder, undisturbed)
 
 
-@any_tracker
+@outliving
 def test_a_run_survives_its_nodes(tracker, root, given, undisturbed, tmp_path):
     """The node of the batch script, then the other."""
     with Cluster(tmp_path / "slurm", nodes=4, tracker=tracker) as cluster, calm(cluster):
@@ -293,7 +271,7 @@ def test_a_run_survives_its_nodes(tracker, root, given, undisturbed, tmp_path):
         assert_same_run(job.folder, undisturbed)
 
 
-@any_tracker
+@outliving
 def test_a_job_that_met_a_dead_node_is_queued_again(tracker, root, given, tmp_path):
     """A node that Slurm still counts on: the processes of the job cannot be started."""
     with Cluster(tmp_path / "slurm", nodes=3, tracker=tracker) as cluster, calm(cluster):
@@ -303,7 +281,7 @@ def test_a_job_that_met_a_dead_node_is_queued_again(tracker, root, given, tmp_pa
         cluster.cancel(job.number)
 
 
-@any_tracker
+@outliving
 def test_a_killed_process_is_started_again_without_queueing(slurm, root, given, undisturbed):
     job = Job(slurm, root, given, "one")
     job.trains(steps=7)
@@ -313,7 +291,7 @@ def test_a_killed_process_is_started_again_without_queueing(slurm, root, given, 
     assert_same_run(job.folder, undisturbed)
 
 
-@any_tracker
+@outliving
 def test_a_job_that_gets_nowhere_gives_up(slurm, root, given):
     """It is queued again and again before it trains."""
     job = Job(slurm, root, given, "one", TRIES="2")
@@ -329,7 +307,7 @@ def test_a_job_that_gets_nowhere_gives_up(slurm, root, given):
     again.says(r"start 1\n")
 
 
-@any_tracker
+@outliving
 def test_wrong_use_ends_in_one_line(slurm, root, given):
     """And is not tried again."""
     wrong = given.with_name("wrong.yaml")
@@ -356,7 +334,7 @@ def test_wrong_use_ends_in_one_line(slurm, root, given):
     assert not (root / "one").exists()
 
 
-@any_tracker
+@outliving
 def test_what_stays_wrong_is_not_tried_again(slurm, root, given):
     """What only the processes of the job find out, each for itself."""
     wrong = given.with_name("negative.yaml")
@@ -367,7 +345,7 @@ def test_what_stays_wrong_is_not_tried_again(slurm, root, given):
     assert slurm.show(job.number)["ExitCode"] == "2:0", job.report()
 
 
-@any_tracker
+@outliving
 def test_processes_without_a_launcher_are_refused(slurm, root, given):
     line = ("python", "-m", "biggan_sn", "train", "--config", str(given), "--run_dir", "runs/one")
     done = slurm.login("srun", "--ntasks=2", *line, env=HERE, cwd=root, check=False)
@@ -377,7 +355,7 @@ def test_processes_without_a_launcher_are_refused(slurm, root, given):
     assert not (root / "runs").exists()
 
 
-@any_tracker
+@outliving
 def test_checkpoints_are_drawn_from_and_judged(slurm, root, undisturbed):
     def submit(verb, *words):
         line = (f"slurm/{verb}.sbatch", undisturbed, *words)
@@ -396,7 +374,7 @@ def test_checkpoints_are_drawn_from_and_judged(slurm, root, undisturbed):
     assert line.startswith("biggan-sn: error: ")
 
 
-@any_tracker
+@outliving
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_headers_are_as_slurm_reads_them(slurm, root, script):
     path = f"slurm/{script}.sbatch"

@@ -19,67 +19,21 @@ import torch
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_state, load_tensors
-from biggan_sn.config import (
-    CheckpointConfig,
-    CollapseConfig,
-    Config,
-    DataConfig,
-    LogsConfig,
-    ModelConfig,
-    PlayerConfig,
-)
-from biggan_sn.config_io import to_dict
+from tests.training.jobs import ROOT, around, free_port, write_tiny_config
 
-ROOT = Path(__file__).parents[2]
 LONG = 150  # seconds after which a test gives up
 EVERY = 4
 MORE = 4  # steps after the last event
-# What a job around the tests would say of itself.
-OF_JOBS = ("ACCELERATE_", "BIGGAN_SN_", "SLURM_", "OMPI_", "PMI_", "TORCHELASTIC_", "MASTER_")
 PLAYED = re.compile(r"^step +(\d+)/", re.MULTILINE)
 WENT_ON = re.compile(r"goes on from step_(\d+)")
-OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
 
 @pytest.fixture(scope="module")
 def given(shards, tmp_path_factory):
-    """A run that moves all that is moved between processes."""
-    side = PlayerConfig(lr=1e-3)
-    config = Config(
-        data=DataConfig(path=str(shards), resolution=32, num_classes=3),
-        model=ModelConfig(channels=2, z_dim=8, shared_dim=4, generator_attention=(16,)),
-        penalties={"r1": 0.1},
-        generator=side,
-        discriminator=side,
-        collapse=CollapseConfig(every=0),
-        checkpoint=CheckpointConfig(every=EVERY),
-        logs=LogsConfig(every=1, images=0),
-        steps=10**7,
-        d_steps=1,
-        batch_size=4,
-        timeout=60.0,  # so that where a test waits for less, it was not this that ended the job
-    )
+    """A run without an end."""
     path = tmp_path_factory.mktemp("given") / "given.yaml"
-    path.write_text(yaml.safe_dump(to_dict(config)))
-    return path
-
-
-def around(**more):
-    """The environment of a launch: of no job, without a GPU, and with this python."""
-    mine = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(OF_JOBS) and name not in OF_RANKS
-    }
-    path = f"{Path(sys.executable).parent}:{mine['PATH']}"
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    return {**mine, **alone, "PATH": path, **more}
-
-
-def free_port():
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return str(door.getsockname()[1])
+    # A timeout so long that where a test waits for less, it was not this that ended the job.
+    return write_tiny_config(path, shards, every=EVERY, steps=10**7, timeout=60.0)
 
 
 class Job:

@@ -3,30 +3,17 @@ apart ends before it has touched anything, in a line that says what to do."""
 
 import json
 import math
-import os
-import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints
-from biggan_sn.config import (
-    CheckpointConfig,
-    CollapseConfig,
-    Config,
-    DataConfig,
-    LogsConfig,
-    ModelConfig,
-    PlayerConfig,
-)
-from biggan_sn.config_io import to_dict
+from tests.training.jobs import ROOT, around, free_port, write_tiny_config
 
-ROOT = Path(__file__).parents[2]
 LONG = 150  # seconds after which a test gives up
 
 PYTHON = [sys.executable]
@@ -36,15 +23,6 @@ PLAIN = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "
          "--main_process_port", "0"]  # fmt: skip
 ZERO = [*ACCELERATE, "--use_deepspeed", *PLAIN]
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
-# What a job around the tests would say of itself.
-OF_JOBS = ("ACCELERATE_", "BIGGAN_SN_", "SLURM_", "OMPI_", "PMI_", "TORCHELASTIC_", "MASTER_")
-OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-
-
-def free_port():
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return str(door.getsockname()[1])
 
 
 def two_machines():
@@ -70,39 +48,14 @@ REMEDIES = ("launch/local.sh", "launch/node.sh", "torchrun")
 
 @pytest.fixture(scope="module")
 def given(shards, tmp_path_factory):
-    """A run of two steps that moves all that is moved between processes."""
-    side = PlayerConfig(lr=1e-3)
-    config = Config(
-        data=DataConfig(path=str(shards), resolution=32, num_classes=3),
-        model=ModelConfig(channels=2, z_dim=8, shared_dim=4, generator_attention=(16,)),
-        penalties={"r1": 0.1},
-        generator=side,
-        discriminator=side,
-        collapse=CollapseConfig(every=0),
-        checkpoint=CheckpointConfig(every=2),
-        logs=LogsConfig(every=1, images=0),
-        steps=2,
-        d_steps=1,
-        batch_size=4,
-    )
-    path = tmp_path_factory.mktemp("given") / "given.yaml"
-    path.write_text(yaml.safe_dump(to_dict(config)))
-    return path
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("given")
+    return write_tiny_config(folder / "given.yaml", shards, every=2, steps=2)
 
 
 def words(launcher, given, folder, *more):
     return [*launcher, "-m", "biggan_sn", "train", "--config", str(given),
             "--run_dir", str(folder), *more]  # fmt: skip
-
-
-def around(**more):
-    """The environment of a launch: of no job, and without a GPU."""
-    mine = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(OF_JOBS) and name not in OF_RANKS
-    }
-    return {**mine, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
 
 
 def launch(launcher, environment, given, folder):
