@@ -40,9 +40,9 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     ):
         return arguments
     stored = Path(folders[-1]) / CONFIG_NAME
-    return (
-        [arguments[0], "--config", str(stored), *arguments[1:]] if stored.is_file() else arguments
-    )
+    if not stored.is_file():
+        return arguments
+    return [arguments[0], "--config", str(stored), *arguments[1:]]
 
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:

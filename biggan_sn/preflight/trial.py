@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
 
 from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.config import Config
@@ -107,10 +108,16 @@ def _of_batch(world: World, config: Config, index: ShardIndex, folder: Path) -> 
     written, seconds = _checkpoint(world, config, play, folder)
     networks = {"G": play.g.network, "D": play.d.network}
     gradients = {n: sum(4 * p.numel() for p in net.parameters()) for n, net in networks.items()}
-    norms = sum(isinstance(module, BatchNorm2d) for module in networks["G"].modules())
+    norms = sum(_crosses_processes(module) for module in networks["G"].modules())
     play.close()
     loading = _loading(world, config, index)
     return Trial((timing,), gradients, norms, int(memory), loading, written, seconds)
+
+
+def _crosses_processes(module: nn.Module) -> bool:
+    """Whether this is a batch norm whose statistics are those of several processes."""
+    sharing = module.sharing if isinstance(module, BatchNorm2d) else None
+    return any(group is not None for _, group in (sharing or {}).values())
 
 
 def _timing(world: World, play: GANStep, config: Config, index: ShardIndex) -> Timing:
