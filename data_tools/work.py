@@ -1,0 +1,243 @@
+"""Work that is cut into tasks, done by several processes, and not lost when it is stopped."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from threading import Thread, current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+Result = dict[str, Any]  # what a task found out, as JSON can hold it
+Advance = Callable[[int], object]  # to be called with what was done since the last call
+Work = Callable[[Any, str, Advance], Result]  # (what all tasks need, a task's name, advance)
+
+LINES_EVERY = 10.0  # seconds, where no terminal shows a bar
+
+
+class StoppedError(Exception):
+    """Raised within a task when the others are to end as well."""
+
+
+class Journal:
+    """The results of the tasks that are done, a line of JSON each, in a file that survives a kill.
+
+    Args:
+        path: the file.
+        plan: what the tasks are about. Results of another plan are not of use.
+
+    Raises:
+        ValueError: it belongs to another plan.
+    """
+
+    def __init__(self, path: Path, plan: Mapping[str, object]) -> None:
+        self.path = path
+        self.results: dict[str, Result] = {}
+        whole = [line for line in _lines(path) if line.endswith("\n")]  # a kill may cut the last
+        if whole:
+            _check_plan(path, json.loads(whole[0]), json.loads(json.dumps(plan)))
+            for line in whole[1:]:
+                record = json.loads(line)
+                self.results[record["task"]] = record["result"]
+        unfinished = path.with_name(path.name + ".tmp")
+        records = [{"task": task, "result": result} for task, result in self.results.items()]
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in [plan, *records]))
+        unfinished.replace(path)
+
+    def note(self, task: str, result: Result) -> None:
+        """Adds a line, on the disk when this returns."""
+        self.results[task] = result
+        with self.path.open("a") as file:
+            file.write(json.dumps({"task": task, "result": result}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+def _check_plan(path: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    different = [key for key in now if before.get(key) != now[key]]
+    if different or before.keys() != now.keys():
+        names = ", ".join(different) or ", ".join(sorted(before.keys() ^ now.keys()))
+        raise ValueError(
+            f"{path}: what was begun there was another work ({names} differ): "
+            f"go on with the same, or remove {path.parent}"
+        )
+
+
+def complete(
+    tasks: Mapping[str, int], work: Work, context: object, processes: int, journal: Journal
+) -> dict[str, Result]:
+    """Does all tasks that the journal does not have yet; its results, in the order of `tasks`.
+
+    Args:
+        tasks: name of each, and how much it is to do, for the progress.
+        work: a function of a module, called as work(context, task, advance).
+        context: what all tasks need; it is sent to each process once.
+        processes: how many work side by side; 1 works in this one.
+        journal: what is done.
+
+    Raises:
+        ValueError, OSError: what a task raised; those that are done stay in the journal.
+        RuntimeError: a process was killed, for want of memory most likely.
+    """
+    to_do = {name: size for name, size in tasks.items() if name not in journal.results}
+    with _terminable(), _progress(sum(tasks.values())) as progress:
+        progress(sum(tasks.values()) - sum(to_do.values()))
+        alone = processes == 1 or len(to_do) < 2
+        (_alone if alone else _together)(to_do, work, context, processes, journal, progress)
+    return {name: journal.results[name] for name in tasks}
+
+
+def _alone(
+    tasks: Mapping[str, int],
+    work: Work,
+    context: object,
+    processes: int,
+    journal: Journal,
+    progress: Advance,
+) -> None:
+    del processes
+    for task in tasks:
+        journal.note(task, work(context, task, progress))
+
+
+def _together(
+    tasks: Mapping[str, int],
+    work: Work,
+    context: object,
+    processes: int,
+    journal: Journal,
+    progress: Advance,
+) -> None:
+    # Not fork, which copies locks that threads hold; the server imports what all need once.
+    method = multiprocessing.get_context("forkserver")
+    method.set_forkserver_preload([work.__module__])
+    done, stop = method.Value("q", 0), method.Event()
+    with ProcessPoolExecutor(
+        min(processes, len(tasks)), method, _enter, (work, context, done, stop)
+    ) as pool:
+        futures = {pool.submit(_work, task): task for task in tasks}
+        try:
+            _gather(futures, done, journal, progress)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a process was killed, perhaps because memory ran out: the same command goes on; "
+                "give it fewer --processes"
+            ) from error
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _gather(
+    futures: dict[Future[Result], str],
+    done: "Synchronized[int]",
+    journal: Journal,
+    progress: Advance,
+) -> None:
+    shown, running = 0, set(futures)
+    while running:
+        finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+        for future in finished:
+            journal.note(futures[future], future.result())
+        progress(done.value - shown)
+        shown = done.value
+
+
+class _Here:
+    """What a process of the pool was given."""
+
+    work: Work
+    context: object
+    done: "Synchronized[int]"
+    stop: Event
+
+
+def _enter(work: Work, context: object, done: "Synchronized[int]", stop: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one decides
+    _Here.work, _Here.context, _Here.done, _Here.stop = work, context, done, stop
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(task: str) -> Result:
+    def advance(count: int) -> None:
+        if _Here.stop.is_set():
+            raise StoppedError
+        with _Here.done.get_lock():
+            _Here.done.value += count
+
+    return _Here.work(_Here.context, task, advance)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Advance]:
+    """A bar on a terminal, plain lines in a log."""
+    if sys.stderr.isatty():
+        with tqdm(total=total, unit="image") as bar:
+            yield bar.update
+        return
+    done, start = 0, time.monotonic()
+    last, first = start, None
+
+    def advance(count: int) -> None:
+        nonlocal done, last, first
+        done += count
+        first = done if first is None else first  # what was there before took no time
+        now = time.monotonic()
+        if now - last >= LINES_EVERY:
+            last = now
+            rate = max(done - first, 1) / (now - start)
+            left = (total - done) / rate
+            print(f"{done}/{total} images, {rate:.0f}/s, {left:.0f} s to go", file=sys.stderr)
+
+    yield advance
+
+
+def default_processes() -> int:
+    """As many as there are cores for this one."""
+    return len(os.sched_getaffinity(0))
+
+
+def digest_of(parts: Sequence[str]) -> str:
+    """A hash of what a plan is about, where it is too long to write down."""
+    from hashlib import sha256
+
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
