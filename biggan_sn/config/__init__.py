@@ -5,7 +5,7 @@ A section is a component; its fields are that component's knobs. Defaults are th
 other defaults of that section.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from biggan_sn.config.checks import require, require_not_negative, require_positive
 from biggan_sn.config.control import (
@@ -42,9 +42,22 @@ class DataConfig:
     """Where the images come from, and what is done to them.
 
     Args:
-        path: folder that holds the shards and their index.
+        path: folder of the index; the shards lie beside it, or at the URL in it.
         resolution: side of the square images, pixels.
-        num_classes: number of labels; must be that of the data.
+        num_classes: number of labels; must be that of the data, or of `classes`.
+        classes: names of the classes to take, numbered in this order; empty takes all.
+        images: how many images to take, of every class the same share; 0 takes all. Whatever the
+            seed, and those of a smaller number are among those of a larger one.
+        balanced: every class equally often, however many images it has.
+        chunk: images that are read at one go, for shards at a URL and slow file systems: every
+            place of a batch walks through a chunk of its own. A process holds batch_size /
+            processes x chunk encoded images in memory. 0 takes each image from anywhere.
+        connections: chunks that a process reads at the same time.
+        command: program that reads shards at a URL, instead of fsspec: its words, in which {url},
+            {first} and {last} stand for a shard and for the first and last byte of a range.
+        damaged: what happens where an image cannot be read: fail, or skip (rows of POLICIES), which
+            puts another image of its class in its place.
+        damaged_share: most of the images, as a part of all, that one process may skip.
         flip: mirror every second image at random. Never for digits or text.
         shift: largest random translation of an image, pixels.
         threads: decode threads of each process.
@@ -56,6 +69,14 @@ class DataConfig:
     path: str = ""
     resolution: int = 128
     num_classes: int = 1000
+    classes: tuple[str, ...] = ()
+    images: int = 0
+    balanced: bool = False
+    chunk: int = 0
+    connections: int = 8
+    command: str = ""
+    damaged: str = "fail"
+    damaged_share: float = 0.001
     flip: bool = False
     shift: int = 0
     threads: int = 2
@@ -67,11 +88,20 @@ class DataConfig:
             self.resolution in RESOLUTIONS,
             f"data.resolution must be one of {RESOLUTIONS}, got {self.resolution}",
         )
-        require_positive("data", self, "num_classes", "threads", "prefetch")
+        require_positive("data", self, "num_classes", "threads", "prefetch", "connections")
+        require_not_negative("data", self, "images", "chunk")
+        require(
+            0 <= self.damaged_share < 1,
+            f"data.damaged_share must lie in [0, 1), got {self.damaged_share}",
+        )
         require(
             0 <= self.shift < self.resolution,
             f"data.shift must be from 0 to {self.resolution - 1} pixels, got {self.shift}",
         )
+
+    def held_out(self) -> "DataConfig":
+        """The same for the images that are held out: all of them."""
+        return replace(self, path=self.heldout, heldout="", images=0, balanced=False)
 
 
 @dataclass(frozen=True)

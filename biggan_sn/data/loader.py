@@ -1,31 +1,24 @@
-"""From positions to batches: shuffled order, decode threads, augmentation on the device.
+"""From pixels in memory to batches on the device, and whether a data set fits a config."""
 
-The order of epoch e is a permutation that depends on (seed, e) only, and sample p of the job is
-entry p of the epochs laid end to end. So a position is all the state there is.
-"""
-
-import io
-import os
-import resource
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from biggan_sn.config import DataConfig
+from biggan_sn.data.damage import Careful
+from biggan_sn.data.decoding import Decoded, Decoder
+from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import ShardError, ShardIndex, load_index
-from biggan_sn.positions import integers, permutation, shares
+from biggan_sn.data.stores import open_store
+from biggan_sn.data.subset import choose
+from biggan_sn.positions import integers
 
-CHUNK = 32  # images of one decode task
+LOOKS = 8  # shards that are looked into before a run, if they are far away
 
 
 @dataclass(frozen=True)
@@ -36,156 +29,44 @@ class Batch:
     labels: Tensor
 
 
-class Order:
-    """The image at each position: the epochs, each a permutation of its own, end to end."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self._epoch = lru_cache(maxsize=2)(self._permute)
-
-    def _permute(self, epoch: int) -> NDArray[np.int64]:
-        return permutation(self.seed, f"epoch/{epoch}", self.size)
-
-    def __call__(self, positions: range) -> NDArray[np.int64]:
-        """Image numbers [len(positions)]."""
-        where = np.arange(positions.start, positions.stop)
-        epochs, places = where // self.size, where % self.size
-        images = np.empty_like(where)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            images[chosen] = self._epoch(int(epoch))[places[chosen]]
-        return images
-
-
-class Reader:
-    """Decodes images of the shards to uint8 [H, W, 3]; safe to call from many threads."""
-
-    def __init__(self, index: ShardIndex, resolution: int) -> None:
-        self.index = index
-        self.resolution = resolution
-        self._files: list[int] = []
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # all shards stay open
-        for name in index.names:
-            try:
-                self._files.append(os.open(index.root / name, os.O_RDONLY))
-            except OSError as error:
-                self.close()
-                raise ShardError(f"{index.root / name}: cannot be opened ({error})") from error
-
-    def close(self) -> None:
-        """Closes the shards."""
-        for file in self._files:
-            os.close(file)
-        self._files = []
-
-    def read_into(self, image: int, pixels: NDArray[np.uint8]) -> None:
-        """Decodes one image into `pixels` [H, W, 3].
-
-        Raises:
-            ShardError: it cannot be read or decoded, or has another size.
-        """
-        index = self.index
-        size = int(index.size[image])
-        try:
-            data = os.pread(self._files[index.shard[image]], size, int(index.offset[image]))
-            if len(data) != size:
-                raise ValueError(f"{len(data)} of {size} bytes are there")
-            height, width = _check(data)
-            if (height, width) == pixels.shape[:2]:
-                pixels[:] = _decode(data)
-        except Exception as error:  # Pillow raises whatever its parsers trip over
-            raise ShardError(f"{index.where(image)}: cannot be decoded ({error})") from error
-        if (height, width) != pixels.shape[:2]:
-            raise ShardError(
-                f"{index.where(image)}: {width}x{height} pixels, but data.resolution is "
-                f"{self.resolution}"
-            )
-
-
-def _check(data: bytes) -> tuple[int, int]:
-    """Height and width of JPEG or PNG bytes by their header, so that a damaged one cannot ask for
-    all memory. Checks a PNG's checksums, which Pillow passes over when it decodes.
-    """
-    if simplejpeg.is_jpeg(data):
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        return height, width
-    image = _open(data)
-    image.verify()
-    return image.height, image.width
-
-
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    """JPEG or PNG bytes -> uint8 [H, W, 3]. Both decoders release the interpreter lock."""
-    if simplejpeg.is_jpeg(data):
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
-        return pixels
-    image = _open(data)
-    if image.mode.startswith("I"):  # Pillow would cut all above 255 off
-        raise ValueError(f"16 bits of grey, mode {image.mode}")
-    return np.asarray(image.convert("RGB"))
-
-
-def _open(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-
-
 class Loader:
     """Batches of one process, in order, decoded ahead by threads.
 
-    Raises (while iterating):
-        ShardError: an image that cannot be read.
+    Args:
+        index: of the shards.
+        config: how they are read.
+        seed: of the order and of what is done to the images.
+        device: where the batches go.
+
+    Raises:
+        ShardError: the shards lie where nothing can be read from; while iterating: an image that
+            cannot be read.
     """
 
-    def __init__(self, index: ShardIndex, config: DataConfig, seed: int, device: torch.device):
+    def __init__(
+        self, index: ShardIndex, config: DataConfig, seed: int, device: torch.device
+    ) -> None:
         self.config = config
         self.seed = seed
         self.device = device
-        self.order = Order(len(index), seed)
-        self.reader = Reader(index, config.resolution)
-        self._labels = index.label
-        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="decode")
+        self._decoder = Decoder(index, config, seed, device.type == "cuda")
 
     def close(self) -> None:
         """Ends the threads and closes the shards."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self.reader.close()
+        self._decoder.close()
 
     def batches(
         self, position: int, batch_size: int, rank: int, ranks: int, microbatch: int
     ) -> Iterator[Batch]:
         """The microbatches of `rank` from `position` on, without end."""
-        ahead: deque[_Pending] = deque()
-        for share in shares(position, batch_size, rank, ranks, microbatch):
-            ahead.append(self._start(share))
-            if len(ahead) > self.config.prefetch:
-                yield self._finish(ahead.popleft())
+        decoded = self._decoder.decoded(position, batch_size, rank, ranks, microbatch)
+        return map(self._on_device, decoded)
 
-    def _start(self, positions: range) -> "_Pending":
-        images = self.order(positions)
-        side = self.config.resolution
-        pinned = self.device.type == "cuda"
-        pixels = torch.empty((len(images), side, side, 3), dtype=torch.uint8, pin_memory=pinned)
-        target = pixels.numpy()
-
-        def decode(chunk: NDArray[np.int64]) -> None:
-            for slot in chunk:
-                self.reader.read_into(int(images[slot]), target[slot])
-
-        by_place = np.argsort(images)  # read forward through the files
-        tasks = [
-            self._pool.submit(decode, by_place[i : i + CHUNK]) for i in range(0, len(images), CHUNK)
-        ]
-        return _Pending(positions, pixels, torch.from_numpy(self._labels[images]), tasks)
-
-    def _finish(self, pending: "_Pending") -> Batch:
-        for task in pending.tasks:
-            task.result()
-        pixels = pending.pixels.to(self.device, non_blocking=True)
-        labels = pending.labels.to(self.device, non_blocking=True)
+    def _on_device(self, decoded: Decoded) -> Batch:
+        pixels = decoded.pixels.to(self.device, non_blocking=True)
+        labels = decoded.labels.to(self.device, non_blocking=True)
         images = normalize(pixels.permute(0, 3, 1, 2))
-        return Batch(self._augment(images, pending.positions), labels)
+        return Batch(self._augment(images, decoded.positions), labels)
 
     def _augment(self, images: Tensor, positions: range) -> Tensor:
         """Flip and shift, by numbers that belong to the position."""
@@ -197,14 +78,6 @@ class Loader:
             offsets = integers(self.seed, "shift", positions, 2, 2 * most + 1) - most
             images = shift(images, torch.from_numpy(offsets).to(self.device, non_blocking=True))
         return images
-
-
-@dataclass(frozen=True)
-class _Pending:
-    positions: range
-    pixels: Tensor
-    labels: Tensor
-    tasks: list[Future[None]]
 
 
 def normalize(pixels: Tensor) -> Tensor:
@@ -229,25 +102,50 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
 
 
 def open_dataset(config: DataConfig) -> ShardIndex:
-    """The index of data.path, checked against the config before anything long starts.
+    """The index of data.path, or of the part of it that is asked for, checked against the config
+    before anything long starts.
 
     Raises:
         ShardError: shards that are missing or changed, another number of classes than the config
-            has, or images of another size.
+            has, images of another size, or a way to read them that does not go with them.
     """
     if not config.path:
         raise ShardError("data.path is empty: name the folder of the shards")
-    index = load_index(Path(config.path))
+    index = choose(load_index(Path(config.path)), config.classes, config.images)
     if len(index.classes) != config.num_classes:
         raise ShardError(
             f"{index.root}: {len(index.classes)} classes there, but data.num_classes is "
             f"{config.num_classes}"
         )
-    reader = Reader(index, config.resolution)
+    _check_order(index, config)
+    reader = Reader(index, config.resolution, open_store(index, config.command))
+    careful = Careful(reader, config.damaged, config.damaged_share)
+    pixels = np.empty((config.resolution, config.resolution, 3), np.uint8)
     try:
-        for image in np.unique(index.shard, return_index=True)[1]:  # the first of each shard
-            pixels = np.empty((config.resolution, config.resolution, 3), np.uint8)
-            reader.read_into(int(image), pixels)
+        for image in _looked_at(index).tolist():
+            careful.read_into(image, pixels)
     finally:
         reader.close()
     return index
+
+
+def _check_order(index: ShardIndex, config: DataConfig) -> None:
+    if index.url and not config.chunk:
+        raise ShardError(
+            f"{index.root}: its shards are at {index.url}, where single images are slow to fetch: "
+            "set data.chunk, to 16 or 64 for example"
+        )
+    if config.balanced and config.chunk:
+        raise ShardError("data.balanced takes images from everywhere, and does not go with chunks")
+    counts = np.bincount(index.label, minlength=len(index.classes))
+    if config.balanced and not counts.all():
+        name = index.classes[int(counts.argmin())]
+        raise ShardError(f"{index.root}: class {name!r} has no image to be balanced with")
+
+
+def _looked_at(index: ShardIndex) -> NDArray[np.int64]:
+    """The first image of each shard; where shards are far away, of a few."""
+    first = np.unique(index.shard, return_index=True)[1]
+    if index.url and len(first) > LOOKS:
+        return first[np.linspace(0, len(first) - 1, LOOKS).astype(int)]
+    return first

@@ -1,48 +1,65 @@
-"""The index of a folder of WebDataset shards, read strictly.
+"""The index of a folder of WebDataset shards.
 
-A shard is a plain tar of samples, each an image member `key.jpg` (or .jpeg, .png) and a label
-member `key.cls` beside it. The headers are read once and kept in `index.npz`: shard, offset, size
-and label of every image. Everything that tar readers let pass in silence is an error here, for a
-shard cut at a member boundary or a damaged header would otherwise lose data without a word.
+A shard is a plain tar of samples, each an image member `key.jpg` (or .jpeg, .png; .rgb is raw
+uint8) and a label member `key.cls` beside it. They are read once, strictly, and what was found is
+kept in `index.npz`: where every image is, its label and its checksum. The shards themselves lie
+beside it, or at a URL.
 """
 
 import hashlib
 import json
 import os
-import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biggan_sn.data.tars import Entry, ShardError, scan_shard
+
 INDEX_NAME = "index.npz"
-INDEX_VERSION = 1
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
-LABEL_EXTENSION = "cls"
-END_OF_ARCHIVE = 1024  # two blocks of zeros close a tar
-LONGEST_END = END_OF_ARCHIVE + 20 * 512  # with those that fill its last record
-MOST_CLASSES = 1_000_000
-_ARRAYS = ("shard", "offset", "size", "label")
+CARD_NAME = "dataset.json"  # what a person wants to know of it, and the names of its classes
+INDEX_VERSION = 2
+_Arrays = dict[str, NDArray[Any]]
+_TYPES = {
+    "shard": np.int32,
+    "offset": np.int64,
+    "size": np.int32,
+    "label": np.int32,
+    "raw": np.bool_,
+    "crc": np.uint32,
+}
 
-
-class ShardError(ValueError):
-    """Something is wrong with the data; the message names the file."""
+__all__ = [
+    "CARD_NAME",
+    "INDEX_NAME",
+    "INDEX_VERSION",
+    "ShardError",
+    "ShardIndex",
+    "build_index",
+    "load_index",
+    "save_index",
+    "scan_shard",
+    "stored_classes",
+]
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where every image of a folder of shards is.
+    """Where every image of a set of shards is.
 
     Args:
-        root: the folder.
+        root: the folder of the index.
+        url: where the shards lie, if not there; ends with a slash.
         names: file name of each shard, sorted.
         sizes: length of each shard, bytes.
         classes: name of each class, by label.
         shard, offset, size, label: of each image, [number of images]; bytes from the start of
             the shard.
+        raw: whether it is uint8 [H, W, 3] as it is.
+        crc: CRC-32 of its bytes.
         fingerprint: hash of all that decides which image has which number.
     """
 
@@ -50,27 +67,37 @@ class ShardIndex:
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     classes: tuple[str, ...]
-    shard: NDArray[np.int64]
+    shard: NDArray[np.int32]
     offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    label: NDArray[np.int64]
+    size: NDArray[np.int32]
+    label: NDArray[np.int32]
+    raw: NDArray[np.bool_]
+    crc: NDArray[np.uint32]
     fingerprint: str
+    url: str = ""
 
     def __len__(self) -> int:
         return len(self.label)
 
+    def path(self, shard: int) -> str:
+        """Path or URL of a shard."""
+        name = self.names[shard]
+        return self.url + name if self.url else str(self.root / name)
+
     def where(self, image: int) -> str:
         """The place of an image, for messages."""
-        path = self.root / self.names[self.shard[image]]
-        return f"{path}, image at byte {self.offset[image]}"
+        return f"{self.path(self.shard[image])}, image at byte {self.offset[image]}"
 
 
-def build_index(root: Path, classes: tuple[str, ...] = ()) -> ShardIndex:
-    """Reads the headers of every .tar of `root`.
+def build_index(
+    root: Path, classes: tuple[str, ...] = (), scans: Iterable[Sequence[Entry]] | None = None
+) -> ShardIndex:
+    """Reads every .tar of `root`.
 
     Args:
         root: folder of shards.
         classes: names of the classes; by default the labels found, as numbers.
+        scans: of each shard by name, where others have read them; read here by default.
 
     Raises:
         ShardError: no shard, a damaged one, an empty one, or a label outside the classes.
@@ -78,128 +105,65 @@ def build_index(root: Path, classes: tuple[str, ...] = ()) -> ShardIndex:
     paths = sorted(root.glob("*.tar"))
     if not paths:
         raise ShardError(f"{root}: no .tar shards there")
-    scans = [scan_shard(path) for path in paths]
-    rows = [(i, *row) for i, scan in enumerate(scans) for row in scan]
-    shard, offset, size, label = np.array(rows, dtype=np.int64).T.copy()
+    names, sizes = tuple(path.name for path in paths), tuple(path.stat().st_size for path in paths)
+    return index_of(
+        root, "", names, sizes, map(scan_shard, paths) if scans is None else scans, classes
+    )
+
+
+def index_of(
+    root: Path,
+    url: str,
+    names: tuple[str, ...],
+    sizes: tuple[int, ...],
+    scans: Iterable[Sequence[Entry]],
+    classes: tuple[str, ...] = (),
+) -> ShardIndex:
+    """The index of shards that were scanned, in the order of their names.
+
+    Raises:
+        ShardError: a label outside the classes, or one label only.
+    """
+    parts = [np.array([(i, *row) for row in scan], np.int64) for i, scan in enumerate(scans)]
+    table = np.concatenate(parts)
+    columns = zip(_TYPES.items(), table.T, strict=True)
+    arrays: _Arrays = {name: column.astype(dtype) for (name, dtype), column in columns}
+    label = arrays["label"]
     classes = classes or _numbers(int(label.max()) + 1)
-    if (wrong := np.flatnonzero((label < 0) | (label >= len(classes)))).size:
-        path = paths[shard[wrong[0]]]
+    index = ShardIndex(
+        root,
+        names,
+        sizes,
+        classes,
+        **arrays,
+        fingerprint=_fingerprint(names, sizes, arrays),
+        url=url,
+    )
+    if (wrong := np.flatnonzero(label >= len(classes))).size:
+        path = index.path(index.shard[wrong[0]])
         raise ShardError(
             f"{path}: label {label[wrong[0]]} is out of range for {len(classes)} classes"
         )
     if len(np.unique(label)) < 2:
-        raise ShardError(f"{root}: all {len(label)} images have one label, {label[0]}")
-    names = tuple(path.name for path in paths)
-    sizes = tuple(path.stat().st_size for path in paths)
-    fingerprint = _fingerprint(names, sizes, (shard, offset, size, label))
-    return ShardIndex(root, names, sizes, classes, shard, offset, size, label, fingerprint)
+        raise ShardError(f"{url or root}: all {len(label)} images have one label, {label[0]}")
+    return index
 
 
-def scan_shard(path: Path) -> list[tuple[int, int, int]]:
-    """Offset, size and label of every image of one shard, in its order.
-
-    Raises:
-        ShardError: whatever is not a complete, plain tar of images with a label each.
-    """
-    images: list[tuple[int, int, int]] = []
-    seen: set[str] = set()
-    try:
-        length = path.stat().st_size
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            sample = _Sample("", path)
-            for member in tar:
-                if member.isdir():
-                    continue
-                key, extension = _split_name(member, path, length)
-                if key != sample.key:
-                    images += sample.finish()
-                    if key in seen:
-                        raise ShardError(f"{path}: the members of {key!r} are not side by side")
-                    seen.add(key)
-                    sample = _Sample(key, path)
-                sample.add(member, extension, file)
-            _check_end(path, file, tar.offset)
-            images += sample.finish()
-    except ShardError:
-        raise
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-        raise ShardError(f"{path}: not a readable tar ({error})") from error
-    if not images:
-        raise ShardError(f"{path}: no images in it")
-    return images
-
-
-class _Sample:
-    """The members of one key, as they come by."""
-
-    def __init__(self, key: str, path: Path) -> None:
-        self.key = key
-        self.path = path
-        self.image: tuple[int, int] | None = None
-        self.label: int | None = None
-
-    def add(self, member: tarfile.TarInfo, extension: str, file: BinaryIO) -> None:
-        if extension in IMAGE_EXTENSIONS:
-            if self.image is not None:
-                raise ShardError(f"{self.path}: sample {self.key!r} has two images")
-            self.image = (member.offset_data, member.size)
-        elif extension == LABEL_EXTENSION:
-            if self.label is not None:
-                raise ShardError(f"{self.path}: sample {self.key!r} has two labels")
-            file.seek(member.offset_data)  # tarfile finds its own place again
-            text = file.read(min(member.size, 32))
-            if member.size > len(text) or not text.strip().isdigit():
-                raise ShardError(f"{self.path}: {member.name} holds no class number: {text!r}")
-            self.label = int(text)
-            if self.label >= MOST_CLASSES:
-                raise ShardError(f"{self.path}: label {self.label} is out of range")
-
-    def finish(self) -> list[tuple[int, int, int]]:
-        if not self.key:
-            return []
-        if self.image is None or self.label is None:
-            missing = "image" if self.image is None else f".{LABEL_EXTENSION} member"
-            raise ShardError(f"{self.path}: sample {self.key!r} has no {missing}")
-        return [(*self.image, self.label)]
-
-
-def _split_name(member: tarfile.TarInfo, path: Path, length: int) -> tuple[str, str]:
-    if not member.isreg() or member.issparse():
-        raise ShardError(f"{path}: {member.name!r} is not a regular file")
-    if member.size < 0 or member.offset_data + member.size > length:
-        raise ShardError(f"{path}: {member.name!r} is cut off")
-    folder, slash, name = member.name.rpartition("/")
-    stem, dot, extension = name.partition(".")
-    if not stem or not dot:
-        raise ShardError(f"{path}: {member.name!r} is not named key.extension")
-    return folder + slash + stem, extension.lower()
-
-
-def _check_end(path: Path, file: BinaryIO, end: int) -> None:
-    """tarfile takes any bad header for the end of the archive; the real end is zeros only, and
-    few: a long tail of them is what a crash leaves of data that never reached the disk."""
-    file.seek(end)
-    rest = file.read(LONGEST_END + 1)
-    if not END_OF_ARCHIVE <= len(rest) <= LONGEST_END or rest.strip(b"\0"):
-        raise ShardError(f"{path}: damaged or cut off at byte {end}")
-
-
-def _fingerprint(
-    names: tuple[str, ...], sizes: tuple[int, ...], arrays: Iterable[NDArray[np.int64]]
-) -> str:
+def _fingerprint(names: Sequence[str], sizes: Sequence[int], arrays: _Arrays) -> str:
     digest = hashlib.sha256(json.dumps([names, sizes]).encode())
-    for array in arrays:
-        digest.update(array.tobytes())
+    for name in ("shard", "offset", "size", "label"):
+        digest.update(arrays[name].astype(np.int64).tobytes())
     return digest.hexdigest()[:16]
 
 
 def save_index(index: ShardIndex) -> Path:
-    """Writes `index.npz` into the folder of the shards, whole or not at all."""
+    """Writes `index.npz` into the folder of the index, whole or not at all."""
     meta = {
         "version": INDEX_VERSION,
         "names": index.names,
         "sizes": index.sizes,
         "classes": index.classes,
+        "url": index.url,
         "fingerprint": index.fingerprint,
     }
     path = index.root / INDEX_NAME
@@ -208,7 +172,7 @@ def save_index(index: ShardIndex) -> Path:
         np.savez(
             file,
             meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
-            **{name: getattr(index, name) for name in _ARRAYS},
+            **{name: getattr(index, name) for name in _TYPES},
         )
         file.flush()
         os.fsync(file.fileno())
@@ -217,7 +181,7 @@ def save_index(index: ShardIndex) -> Path:
 
 
 def load_index(root: Path) -> ShardIndex:
-    """The index of a folder of shards, checked against the shards that are there.
+    """The index of a folder of shards, checked against the shards if they lie there.
 
     Raises:
         ShardError: no folder, no index, an index of another version or of other shards.
@@ -225,21 +189,25 @@ def load_index(root: Path) -> ShardIndex:
     remedy = f"write it with: python -m data_tools.make_shards index {root}"
     if not root.is_dir():
         raise ShardError(f"{root}: no such folder of shards")
-    if not any(root.glob("*.tar")):
+    if not (root / INDEX_NAME).is_file() and not any(root.glob("*.tar")):
         made = "make some with: python -m data_tools.make_shards folder IMAGES OUT --resolution R"
         raise ShardError(f"{root}: no .tar shards there; {made}")
-    index = _read_index(root, remedy)
-    _check_shards(root, dict(zip(index.names, index.sizes, strict=True)), remedy)
+    index = read_index(root, remedy)
+    if not index.url:
+        _check_shards(root, dict(zip(index.names, index.sizes, strict=True)), remedy)
     return index
 
 
 def stored_classes(root: Path) -> tuple[str, ...]:
-    """The names of the classes in the index of `root`; none where there are only numbers, or no
-    readable index."""
+    """The names of the classes of `root`, by its dataset.json or its index; none where there are
+    only numbers, or neither can be read."""
     try:
-        classes = _read_index(root, "").classes
-    except ShardError:
-        return ()
+        classes = tuple(map(str, json.loads((root / CARD_NAME).read_text())["classes"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        try:
+            classes = read_index(root, "").classes
+        except ShardError:
+            return ()
     return () if classes == _numbers(len(classes)) else classes
 
 
@@ -248,7 +216,12 @@ def _numbers(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def _read_index(root: Path, remedy: str) -> ShardIndex:
+def read_index(root: Path, remedy: str) -> ShardIndex:
+    """The index of `root`, by itself alone; `remedy` is said where it is no good.
+
+    Raises:
+        ShardError: there is none, or one of another version, or not a whole one.
+    """
     path = root / INDEX_NAME
     if not path.is_file():
         raise ShardError(f"{path}: no index; {remedy}")
@@ -256,16 +229,38 @@ def _read_index(root: Path, remedy: str) -> ShardIndex:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             meta = json.loads(stored["meta"].tobytes())
             if (version := meta["version"]) == INDEX_VERSION:
-                names, sizes, classes = (tuple(meta[key]) for key in ("names", "sizes", "classes"))
-                arrays = {name: stored[name] for name in _ARRAYS}
-                whole = meta["fingerprint"] == _fingerprint(names, sizes, arrays.values())
+                arrays = {name: stored[name] for name in _TYPES}
+                told: dict[str, Any] = {
+                    name: tuple(meta[name]) for name in ("names", "sizes", "classes")
+                }
+                told |= {name: str(meta[name]) for name in ("fingerprint", "url")}
+                index = ShardIndex(root=root, **told, **arrays)
+                _check_whole(index)
     except Exception as error:  # a damaged zip raises whatever its reader trips over
         raise ShardError(f"{path}: not a readable index ({error}); {remedy}") from error
     if version != INDEX_VERSION:
         raise ShardError(f"{path}: index version {version}, not {INDEX_VERSION}; {remedy}")
-    if not whole:
-        raise ShardError(f"{path}: not a readable index (its fingerprint is wrong); {remedy}")
-    return ShardIndex(root, names, sizes, classes, **arrays, fingerprint=meta["fingerprint"])
+    return index
+
+
+def _check_whole(index: ShardIndex) -> None:
+    """Raises ValueError unless every image lies within a shard of the folder, and has a class."""
+    arrays = {name: getattr(index, name) for name in _TYPES}
+    if index.fingerprint != _fingerprint(index.names, index.sizes, arrays):
+        raise ValueError("its fingerprint is wrong")
+    if len({len(array) for array in arrays.values()}) > 1 or any(
+        arrays[name].dtype != dtype or arrays[name].ndim != 1 for name, dtype in _TYPES.items()
+    ):
+        raise ValueError("its columns do not fit together")
+    if wrong := [n for n in index.names if Path(n).name != n or not n.endswith(".tar")]:
+        raise ValueError(f"{wrong[0]!r} is not the name of a shard")
+    shard, offset, label = index.shard, index.offset, index.label
+    if min(shard.min(), label.min(), index.size.min(), offset.min()) < 0 or (
+        shard.max() >= len(index.names) or label.max() >= len(index.classes)
+    ):
+        raise ValueError("an image of it is nowhere, or of no class")
+    if (offset + index.size > np.array(index.sizes, np.int64)[shard]).any():
+        raise ValueError("an image of it lies behind the end of its shard")
 
 
 def _check_shards(root: Path, sizes: dict[str, int], remedy: str) -> None:

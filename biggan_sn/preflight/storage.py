@@ -4,15 +4,16 @@ import hashlib
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.config import CheckpointConfig, Config, DataConfig
-from biggan_sn.data.loader import Reader, open_dataset
+from biggan_sn.data.loader import open_dataset
+from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import ShardError
+from biggan_sn.data.stores import open_store
 from biggan_sn.preflight.findings import FAILS, NOTE, OK, Finding, by_value, size
 from biggan_sn.preflight.trial import Trial
 from biggan_sn.training.world import World
@@ -47,19 +48,19 @@ def leads_node() -> bool:
 def _read(config: DataConfig) -> str:
     """What there is, or, after an exclamation mark, what is wrong with it."""
     try:
-        told = _digest(config, config.path)
-        heldout = f"; held out: {_digest(config, config.heldout)}" if config.heldout else ""
+        told = _digest(config)
+        heldout = f"; held out: {_digest(config.held_out())}" if config.heldout else ""
     except ShardError as error:
         return f"!{error}"
     return told + heldout
 
 
-def _digest(config: DataConfig, path: str) -> str:
-    index = open_dataset(replace(config, path=path))
+def _digest(config: DataConfig) -> str:
+    index = open_dataset(config)
     images = np.unique(np.linspace(0, len(index) - 1, SAMPLED).astype(int))
     pixels = np.empty((config.resolution, config.resolution, 3), np.uint8)
     digest = hashlib.sha256(index.fingerprint.encode())
-    reader = Reader(index, config.resolution)
+    reader = Reader(index, config.resolution, open_store(index, config.command))
     try:
         for image in images:
             reader.read_into(int(image), pixels)

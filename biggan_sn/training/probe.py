@@ -42,10 +42,10 @@ def open_streams(config: Config, world: World) -> dict[str, Stream]:
     """
     streams: dict[str, Stream] = {}
     classes: dict[tuple[str, ...], str] = {}
-    paths = {"train": config.data.path, "heldout": config.data.heldout}
-    for name, path in paths.items() if config.collapse.every else ():
-        if path:
-            data = replace(config.data, path=path, threads=1, prefetch=1)
+    sources = {"train": config.data, "heldout": config.data.held_out()}
+    for name, source in sources.items() if config.collapse.every else ():
+        if source.path:
+            data = replace(source, threads=1, prefetch=1)
             index = open_dataset(data)
             classes.setdefault(index.classes, str(index.root))
             streams[name] = Loader(index, data, config.seed, world.device)

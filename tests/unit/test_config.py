@@ -30,7 +30,24 @@ SECTIONS = {field.name for field in fields(Config) if is_dataclass(getattr(Confi
 
 # Every field with another value than its default, so that one that is lost on the way is seen.
 UNUSUAL = Config(
-    data=DataConfig("somewhere", 64, 7, flip=True, shift=3, threads=5, prefetch=1, heldout="else"),
+    data=DataConfig(
+        "somewhere",
+        64,
+        7,
+        ("b", "a"),
+        100,
+        True,
+        16,
+        3,
+        "read {url}",
+        "skip",
+        0.1,
+        flip=True,
+        shift=3,
+        threads=5,
+        prefetch=1,
+        heldout="else",
+    ),
     model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal", 16),
     spectrum=SpectrumConfig(4, 7),
     lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4, 1.5, 0.1),
@@ -230,6 +247,7 @@ def test_microbatch_that_does_not_divide(batch_size, microbatch, ranks, named):
 FREE = {
     *("steps", "timeout"),
     *("data.path", "data.threads", "data.prefetch", "data.heldout"),
+    *("data.connections", "data.command", "data.damaged", "data.damaged_share"),
     *("generator.microbatch", "discriminator.microbatch", "model.norm_batch"),
     "monitor.every",
     *(f"collapse.{field.name}" for field in fields(CollapseConfig)),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from biggan_sn.data.digits import load_digits
-from biggan_sn.data.loader import Reader
+from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import ShardError, load_index
 from biggan_sn.positions import permutation
 from data_tools.make_shards import find_images, main, write_shards

@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from biggan_sn.config import DataConfig
-from biggan_sn.data.loader import (
-    Loader,
-    Order,
-    Reader,
-    normalize,
-    open_dataset,
-    shift,
-    to_pixels,
-)
+from biggan_sn.data.loader import Loader, normalize, open_dataset, shift, to_pixels
+from biggan_sn.data.order import Shuffled
+from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import ShardError, build_index, save_index
 
 SIDE = 32
@@ -89,19 +83,19 @@ def as_images(pixels):
 @settings(deadline=None, max_examples=60)
 @given(size=st.integers(1, 40), seed=st.integers(0, 99), start=st.integers(0, 200))
 def test_order_is_a_permutation_of_every_epoch(size, seed, start):
-    order = Order(size, seed)
+    order = Shuffled(size, seed)
     images = order(range(size * 5))
     for epoch in range(5):
         assert sorted(images[epoch * size :][:size].tolist()) == list(range(size))
     # A function of the position, whatever was asked before and how much at once.
     for positions in (range(start, start + 3 * size), range(start, start + 1)):
         np.testing.assert_array_equal(
-            Order(size, seed)(positions), [order(range(p, p + 1))[0] for p in positions]
+            Shuffled(size, seed)(positions), [order(range(p, p + 1))[0] for p in positions]
         )
 
 
 def test_order_differs_by_epoch_and_seed():
-    orders = [Order(50, seed)(range(epoch * 50, (epoch + 1) * 50)) for seed in (0, 1, 10)
+    orders = [Shuffled(50, seed)(range(epoch * 50, (epoch + 1) * 50)) for seed in (0, 1, 10)
               for epoch in (0, 1, 2, 11)]  # fmt: skip
     assert len({tuple(order.tolist()) for order in orders}) == len(orders)
 
@@ -111,7 +105,7 @@ def test_order_differs_by_epoch_and_seed():
 
 def test_batches_are_the_images_of_the_order(index, pictures):
     images, labels = take(index, 4, seed=5)
-    numbers = Order(20, 5)(range(48))
+    numbers = Shuffled(20, 5)(range(48))
     assert images.dtype == torch.float32
     torch.testing.assert_close(images, as_images(pictures[numbers]))
     assert labels.tolist() == (numbers % 3).tolist()
@@ -148,7 +142,7 @@ def test_many_threads_read_as_one(tmp_path, write_shards, encode):
     files = np.random.default_rng(0).integers(0, 256, (100, SIDE, SIDE, 3), np.uint8)
     index = write_shards(tmp_path / "many", [encode(image) for image in files])
     images, _ = take(index, 2, batch_size=100, microbatch=100, threads=4)
-    numbers = Order(100, 0)(range(200))
+    numbers = Shuffled(100, 0)(range(200))
     torch.testing.assert_close(images, as_images(files[numbers]))
 
 
@@ -219,7 +213,7 @@ def test_flips_are_half_and_belong_to_the_position(index):
     # 1200 flips: four deviations are 69. No batch and no epoch is of one kind, and the same
     # image is not always drawn alike.
     assert abs(int(mirrored.sum()) - 600) < 69
-    numbers = Order(20, 0)(range(12 * count))
+    numbers = Shuffled(20, 0)(range(12 * count))
     for image in range(20):
         assert 0 < mirrored[numbers == image].float().mean() < 1
     other, _ = take(index, count, flip=True, start=12)
@@ -381,7 +375,7 @@ def test_bad_image_stops_the_batches_by_name(tmp_path, write_shards, encode, pic
     files[9] = file
     index = write_shards(tmp_path / "bad", files)
     place = re.escape(f"{tmp_path / 'bad' / '0007.tar'}, image at byte {index.offset[9]}: ")
-    where = Order(20, 0)(range(20)).tolist().index(9)
+    where = Shuffled(20, 0)(range(20)).tolist().index(9)
     loader = Loader(index, config(index, prefetch=1), 0, CPU)
     batches = loader.batches(0, 2, 0, 1, 2)
     assert len(list(islice(batches, where // 2))) == where // 2  # those before it are good
@@ -472,5 +466,6 @@ def test_open_dataset_looks_into_every_shard(tmp_path, write_shards, encode, pic
 def test_shard_that_cannot_be_opened(tmp_path, write_shards, encode, pictures):
     index = write_shards(tmp_path / "gone", [encode(image) for image in pictures])
     (tmp_path / "gone" / "0007.tar").unlink()
+    reader = Reader(index, SIDE)
     with pytest.raises(ShardError, match=rf"^{tmp_path}/gone/0007.tar: cannot be opened"):
-        Reader(index, SIDE)
+        reader.read_into(9, np.zeros((SIDE, SIDE, 3), np.uint8))
