@@ -1,12 +1,12 @@
 """From bytes of shards to pixels."""
 
 import io
-import zlib
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+from zlib_ng.zlib_ng import crc32
 
 from biggan_sn.data.shards import ShardIndex
 from biggan_sn.data.stores import Folder, Store
@@ -63,7 +63,7 @@ class Reader:
         """
         index = self.index
         try:
-            if zlib.crc32(data) != index.crc[image]:
+            if crc32(data) != index.crc[image]:
                 raise ValueError(_difference(data, int(index.size[image])))
             found = _decode(data, bool(index.raw[image]), pixels)
         except Exception as error:  # Pillow raises whatever its parsers trip over

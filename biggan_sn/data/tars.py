@@ -5,10 +5,11 @@ A shard cut at a member boundary or a damaged header would otherwise lose data w
 """
 
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from zlib_ng.zlib_ng import crc32
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 RAW_EXTENSION = "rgb"  # uint8 [H, W, 3] as it is
@@ -99,7 +100,7 @@ class _Sample:
         if extension in (*IMAGE_EXTENSIONS, RAW_EXTENSION):
             if self.image is not None:
                 raise ShardError(f"{self.path}: sample {self.key!r} has two images")
-            crc = zlib.crc32(file.read(member.size))
+            crc = crc32(file.read(member.size))
             self.image = (member.offset_data, member.size, extension == RAW_EXTENSION, crc)
         elif extension == LABEL_EXTENSION:
             if self.label is not None:
