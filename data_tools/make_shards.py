@@ -20,8 +20,10 @@ from tqdm import tqdm
 
 from biggan_sn.config import RESOLUTIONS
 from biggan_sn.data.digits import Digits, load_digits
-from biggan_sn.data.shards import ShardIndex, build_index, save_index, stored_classes
+from biggan_sn.data.shards import ShardIndex, build_index, save_index
 from biggan_sn.positions import permutation
+from data_tools.indexing import index_folder, index_url
+from data_tools.work import default_processes
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SHOWN = 20  # classes, of which the names are printed
@@ -58,13 +60,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     digits.add_argument("--per_shard", type=int, default=500, help="images; default 500")
     digits.set_defaults(run=_from_digits)
     index = commands.add_parser("index", help="index shards that are there already")
-    index.add_argument("out", type=Path, help="folder of .tar shards")
+    index.add_argument("out", type=Path, help="folder of .tar shards, or of the index of others")
+    index.add_argument(
+        "--url",
+        default="",
+        help="where the shards lie: a place with an index (https://host/shards/), or all of them "
+        "(https://host/train-{000000..000146}.tar)",
+    )
+    index.add_argument(
+        "--processes", type=int, default=default_processes(), help="default: as many as cores"
+    )
     index.set_defaults(run=_index)
     return parser.parse_args(arguments)
 
 
 def _index(parsed: argparse.Namespace) -> None:
-    _report(build_index(parsed.out, stored_classes(parsed.out)))
+    if parsed.url:
+        _report(index_url(parsed.out, parsed.url, parsed.processes))
+    else:
+        _report(index_folder(parsed.out, parsed.processes))
 
 
 def _from_folder(parsed: argparse.Namespace) -> None:

@@ -79,7 +79,12 @@ def _check_plan(path: Path, before: Mapping[str, object], now: Mapping[str, obje
 
 
 def complete(
-    tasks: Mapping[str, int], work: Work, context: object, processes: int, journal: Journal
+    tasks: Mapping[str, int],
+    work: Work,
+    context: object,
+    processes: int,
+    journal: Journal,
+    unit: str = "image",
 ) -> dict[str, Result]:
     """Does all tasks that the journal does not have yet; its results, in the order of `tasks`.
 
@@ -89,13 +94,14 @@ def complete(
         context: what all tasks need; it is sent to each process once.
         processes: how many work side by side; 1 works in this one.
         journal: what is done.
+        unit: what is counted.
 
     Raises:
         ValueError, OSError: what a task raised; those that are done stay in the journal.
         RuntimeError: a process was killed, for want of memory most likely.
     """
     to_do = {name: size for name, size in tasks.items() if name not in journal.results}
-    with _terminable(), _progress(sum(tasks.values())) as progress:
+    with _terminable(), _progress(sum(tasks.values()), unit) as progress:
         progress(sum(tasks.values()) - sum(to_do.values()))
         alone = processes == 1 or len(to_do) < 2
         (_alone if alone else _together)(to_do, work, context, processes, journal, progress)
@@ -208,10 +214,10 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Advance]:
+def _progress(total: int, unit: str) -> Iterator[Advance]:
     """A bar on a terminal, plain lines in a log."""
     if sys.stderr.isatty():
-        with tqdm(total=total, unit="image") as bar:
+        with tqdm(total=total, unit=unit) as bar:
             yield bar.update
         return
     done, start = 0, time.monotonic()
@@ -226,7 +232,7 @@ def _progress(total: int) -> Iterator[Advance]:
             last = now
             rate = max(done - first, 1) / (now - start)
             left = (total - done) / rate
-            print(f"{done}/{total} images, {rate:.0f}/s, {left:.0f} s to go", file=sys.stderr)
+            print(f"{done}/{total} {unit}s, {rate:.0f}/s, {left:.0f} s to go", file=sys.stderr)
 
     yield advance
 
