@@ -50,8 +50,8 @@ class DataConfig:
             seed, and those of a smaller number are among those of a larger one.
         balanced: every class equally often, however many images it has.
         chunk: images that are read at one go, for shards at a URL and slow file systems: every
-            place of a batch walks through a chunk of its own. A process holds batch_size /
-            processes x chunk encoded images in memory. 0 takes each image from anywhere.
+            place of a batch walks through a chunk of its own. A process holds 1.5 x chunk x
+            batch_size / processes encoded images in memory. 0 takes each image from anywhere.
         connections: chunks that a process reads at the same time.
         command: program that reads shards at a URL, instead of fsspec: its words, in which {url},
             {first} and {last} stand for a shard and for the first and last byte of a range.

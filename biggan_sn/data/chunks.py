@@ -17,7 +17,8 @@ Bytes = dict[int, memoryview]  # of each image of a chunk, by its place there
 
 class Chunks:
     """Fetches chunks as places of them are asked for, and lets go of each after its last place.
-    What is held at any time are the chunks that the places of one process walk through.
+    What is held are the chunks that the places of one process walk through, and for half of them
+    the ones that come after: these begin to be fetched one by one, not all when they are needed.
 
     Args:
         index: of the shards.
@@ -37,12 +38,17 @@ class Chunks:
         """Of each position, its chunk and its place there. Positions must come in order."""
         asked = []
         for number, place in np.stack(self._order.chunks(positions), 1).tolist():
-            if number not in self._held:
-                self._held[number] = self._pool.submit(self._fetch, number, place)
-            asked.append((self._held[number], place))
+            asked.append((self._begun(number, place), place))
+            if place >= self._order.early(number):
+                self._begun(number + self._order.batch_size, 0)
             if place == self._order.length - 1:
                 del self._held[number]
         return asked
+
+    def _begun(self, number: int, place: int) -> Future[Bytes]:
+        if number not in self._held:
+            self._held[number] = self._pool.submit(self._fetch, number, place)
+        return self._held[number]
 
     def _fetch(self, number: int, place: int) -> Bytes:
         """The images of a chunk from `place` on."""

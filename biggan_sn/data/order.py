@@ -124,6 +124,11 @@ class Chunked:
         batches, lanes = where // self.batch_size, where % self.batch_size
         return batches // self.length * self.batch_size + lanes, batches % self.length
 
+    def early(self, chunk: int) -> int:
+        """At which place of a chunk to begin with the next one of the same place of a batch, which
+        is `batch_size` further: at another for each, so that there is as much to fetch always."""
+        return chunk % self.batch_size % self.length
+
     def images(self, chunk: int, place: int) -> Numbers:
         """Those of a chunk from `place` on."""
         first = self._first(np.array([chunk]))[0]
