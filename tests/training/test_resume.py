@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import torch
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_tensors
-from biggan_sn.config import CheckpointConfig, LogsConfig
+from biggan_sn.config import CheckpointConfig, CollapseConfig, LogsConfig
 from biggan_sn.config_io import to_dict
+from biggan_sn.data.stores import Folder
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 
@@ -159,3 +161,36 @@ def test_kill_9_and_ctrl_c_lose_nothing(undisturbed, small_config, tmp_path):
     assert lines == list(range(1, stopped_at + 1))
     until_six = [line for line in records(root, "scalars.jsonl") if line["step"] <= 6]
     assert until_six == records(undisturbed, "scalars.jsonl")[: len(until_six)]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"chunk": 4},
+        {"balanced": True},
+        {"classes": ("owl", "cat"), "num_classes": 2, "images": 14, "heldout": ""},
+    ],
+    ids=["chunks", "balanced", "a part"],
+)
+def test_any_order_of_images_goes_on_bit_for_bit(small_config, tmp_path, how):
+    config = replace(small_config, data=replace(small_config.data, **how))
+    run(config, tmp_path / "one")
+    run(config, tmp_path / "two", steps=2)
+    run(config, tmp_path / "two")
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_slow_disk_is_seen_in_the_log(small_config, tmp_path, monkeypatch):
+    read = Folder.read
+
+    def slow(self, shard, start, size):
+        time.sleep(0.15)
+        return read(self, shard, start, size)
+
+    monkeypatch.setattr(Folder, "read", slow)
+    data = replace(small_config.data, threads=1, prefetch=1)
+    run(replace(small_config, data=data, collapse=CollapseConfig(every=0)), tmp_path, steps=3)
+    lines = [json.loads(line) for line in (tmp_path / "scalars.jsonl").read_text().splitlines()]
+    # Eight images of a step take 1.2 s to read, and the step itself a fraction of that.
+    assert all(line["speed"]["data_wait"] > 300 for line in lines)
+    assert re.search(r"data \d{3,} ms", (tmp_path / "log.txt").read_text())
