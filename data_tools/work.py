@@ -22,6 +22,8 @@ from tqdm import tqdm
 Result = dict[str, Any]  # what a task found out, as JSON can hold it
 Advance = Callable[[int], object]  # to be called with what was done since the last call
 Work = Callable[[Any, str, Advance], Result]  # (what all tasks need, a task's name, advance)
+Check = Callable[[Mapping[str, Result]], object]
+Note = Callable[[str, Result], None]
 
 LINES_EVERY = 10.0  # seconds, where no terminal shows a bar
 
@@ -84,6 +86,7 @@ def complete(
     context: object,
     processes: int,
     journal: Journal,
+    check: Check = len,
     unit: str = "image",
 ) -> dict[str, Result]:
     """Does all tasks that the journal does not have yet; its results, in the order of `tasks`.
@@ -94,6 +97,8 @@ def complete(
         context: what all tasks need; it is sent to each process once.
         processes: how many work side by side; 1 works in this one.
         journal: what is done.
+        check: called with all results so far, at first and after each task; what it raises ends
+            the work.
         unit: what is counted.
 
     Raises:
@@ -101,10 +106,16 @@ def complete(
         RuntimeError: a process was killed, for want of memory most likely.
     """
     to_do = {name: size for name, size in tasks.items() if name not in journal.results}
-    with _terminable(), _progress(sum(tasks.values()), unit) as progress:
+    check(journal.results)
+
+    def note(task: str, result: Result) -> None:
+        journal.note(task, result)
+        check(journal.results)
+
+    with terminable(), _progress(sum(tasks.values()), unit) as progress:
         progress(sum(tasks.values()) - sum(to_do.values()))
         alone = processes == 1 or len(to_do) < 2
-        (_alone if alone else _together)(to_do, work, context, processes, journal, progress)
+        (_alone if alone else _together)(to_do, work, context, processes, note, progress)
     return {name: journal.results[name] for name in tasks}
 
 
@@ -113,12 +124,12 @@ def _alone(
     work: Work,
     context: object,
     processes: int,
-    journal: Journal,
+    note: Note,
     progress: Advance,
 ) -> None:
     del processes
     for task in tasks:
-        journal.note(task, work(context, task, progress))
+        note(task, work(context, task, progress))
 
 
 def _together(
@@ -126,7 +137,7 @@ def _together(
     work: Work,
     context: object,
     processes: int,
-    journal: Journal,
+    note: Note,
     progress: Advance,
 ) -> None:
     # Not fork, which copies locks that threads hold; the server imports what all need once.
@@ -138,7 +149,7 @@ def _together(
     ) as pool:
         futures = {pool.submit(_work, task): task for task in tasks}
         try:
-            _gather(futures, done, journal, progress)
+            _gather(futures, done, note, progress)
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a process was killed, perhaps because memory ran out: the same command goes on; "
@@ -152,14 +163,14 @@ def _together(
 def _gather(
     futures: dict[Future[Result], str],
     done: "Synchronized[int]",
-    journal: Journal,
+    note: Note,
     progress: Advance,
 ) -> None:
     shown, running = 0, set(futures)
     while running:
         finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in finished:
-            journal.note(futures[future], future.result())
+            note(futures[future], future.result())
         progress(done.value - shown)
         shown = done.value
 
@@ -197,7 +208,7 @@ def _work(task: str) -> Result:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends the work as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
