@@ -41,7 +41,9 @@ def index_folder(root: Path, processes: int) -> ShardIndex:
         return _saved(build_index(root, stored_classes(root)))
     names = [path.name for path in paths]
     with _journal(root, [f"{path.name} {path.stat().st_size}" for path in paths]) as journal:
-        found = complete(dict.fromkeys(names, 1), _scan_file, root, processes, journal, "shard")
+        found = complete(
+            dict.fromkeys(names, 1), _scan_file, root, processes, journal, unit="shard"
+        )
         scans = [_entries(found[name]) for name in names]
         return _saved(build_index(root, stored_classes(root), scans))
 
@@ -68,7 +70,9 @@ def index_url(root: Path, url: str, processes: int) -> ShardIndex:
     sizes = [_size(files, base + name) for name in names]
     with _journal(root, [url, *map(str, sizes)]) as journal:
         bare = _bare(root, base, names, sizes)
-        found = complete(dict.fromkeys(names, 1), _scan_remote, bare, processes, journal, "shard")
+        found = complete(
+            dict.fromkeys(names, 1), _scan_remote, bare, processes, journal, unit="shard"
+        )
         scans = [_entries(found[name]) for name in names]
         return _saved(index_of(root, base, names, tuple(sizes), scans, stored_classes(root)))
 

@@ -1,60 +1,96 @@
 """Writes WebDataset shards and their index.
 
-python -m data_tools.make_shards folder IMAGES OUT --resolution 128
+python -m data_tools.make_shards SOURCE IN OUT --resolution R
 python -m data_tools.make_shards digits OUT
 python -m data_tools.make_shards index OUT
 """
 
 import argparse
-import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import webdataset
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from biggan_sn.config import RESOLUTIONS
+from biggan_sn.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from biggan_sn.data.digits import Digits, load_digits
 from biggan_sn.data.shards import ShardIndex, build_index, save_index
-from biggan_sn.positions import permutation
+from data_tools.archives import open_imagenet
+from data_tools.cifar import open_cifar
+from data_tools.huggingface import open_datasets
+from data_tools.imaging import ENCODINGS, FITS
 from data_tools.indexing import index_folder, index_url
-from data_tools.work import default_processes
+from data_tools.sources import Source, check_classes, open_folder, open_kaggle
+from data_tools.work import default_processes, terminable
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SHOWN = 20  # classes, of which the names are printed
-HIDDEN = (".", "__MACOSX")  # folders that programs leave beside those of a person
 Sample = tuple[bytes, str, int]  # encoded image, its extension, its label
+About = Mapping[str, str | int]  # what dataset.json begins with
+
+IN_MEMORY: About = {"source": "samples"}
+DIGITS: About = {
+    "source": "digits",
+    "resolution": DIGITS_RESOLUTION,
+    "fit": "short",
+    "format": "png",
+}
+
+
+class Row(NamedTuple):
+    """A kind of source.
+
+    Args:
+        summary: for the help.
+        example: of a command line.
+        options: those that only it has, and what argparse is to know of them.
+        open: the command line, parsed -> the source. ValueError: it is damaged.
+    """
+
+    summary: str
+    example: str
+    options: dict[str, dict[str, Any]]
+    open: Callable[[argparse.Namespace], Source]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one of the commands; 0 if all went well, 2 if the input is wrong."""
+    """Runs one of the commands.
+
+    Returns:
+        0 if all went well, 1 if a process was lost, 2 if the input is wrong, 130 if it was stopped.
+    """
     parsed = _parse(arguments)
     try:
-        parsed.run(parsed)
+        with terminable():
+            parsed.run(parsed)
     except (ValueError, OSError) as error:
-        print(f"make_shards: error: {error}", file=sys.stderr)
-        return 2
+        return _failed(2, f"error: {error}")
+    except RuntimeError as error:
+        return _failed(1, f"error: {error}")
     except KeyboardInterrupt:
-        return 130
+        return _failed(130, "stopped; the same command goes on")
     return 0
 
 
+def _failed(code: int, message: str) -> int:
+    line = message.replace("\n", " ")
+    print(f"make_shards: {line}", file=sys.stderr)
+    return code
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make_shards", description=__doc__.splitlines()[0])
+    examples = "\n".join(f"  {row.example}" for row in SOURCES.values())
+    parser = argparse.ArgumentParser(
+        prog="make_shards",
+        description=str(__doc__).splitlines()[0],
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    folder = commands.add_parser("folder", help="from a tree with one folder of images per class")
-    folder.add_argument("images", type=Path, help="IMAGES/<class>/**/<image>")
-    folder.add_argument("out", type=Path, help="folder to write")
-    folder.add_argument("--resolution", type=int, choices=RESOLUTIONS, required=True)
-    folder.add_argument("--format", choices=("jpg", "png"), default="jpg", help="default jpg")
-    folder.add_argument("--quality", type=int, default=95, help="of jpg, 1 to 100; default 95")
-    folder.add_argument("--per_shard", type=int, default=10_000, help="images; default 10000")
-    folder.set_defaults(run=_from_folder)
+    for name, row in SOURCES.items():
+        _add_source(commands.add_parser(name, help=row.summary, epilog=row.example), name, row)
     digits = commands.add_parser("digits", help="scikit-learn's real digits, 32 pixels, offline")
     digits.add_argument("out", type=Path, help="writes OUT/train and OUT/heldout")
     digits.add_argument("--per_shard", type=int, default=500, help="images; default 500")
@@ -74,6 +110,45 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _add_source(parser: argparse.ArgumentParser, name: str, row: Row) -> None:
+    parser.add_argument("images", type=Path, metavar="IN", help=row.summary)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument("--resolution", type=int, choices=RESOLUTIONS, required=True)
+    for option, rules in (OPTIONS | row.options).items():
+        parser.add_argument(option, **rules)
+    parser.set_defaults(run=_from_source, source=name)
+
+
+def _from_source(parsed: argparse.Namespace) -> None:
+    _check_numbers(parsed)
+    from data_tools.writing import Plan, check_free, make_shards
+
+    check_free(parsed.out)
+    row = SOURCES[parsed.source]
+    source = row.open(parsed)
+    check_classes(source, parsed.images)
+    about = {
+        "source": parsed.source,
+        "resolution": parsed.resolution,
+        "fit": parsed.fit,
+        "format": parsed.format,
+    }
+    if parsed.format == "jpg":
+        about["quality"] = parsed.quality
+    plan = Plan(source, about, parsed.quality, parsed.per_shard, parsed.damaged_share)
+    made = make_shards(plan, parsed.out, parsed.processes)
+    _report(made.shards)
+    if made.left_out:
+        print(f"{made.left_out} images left out: {parsed.out / 'report.json'}")
+
+
+def _check_numbers(parsed: argparse.Namespace) -> None:
+    for option, (least, most) in LIMITS.items():
+        value = getattr(parsed, option)
+        if not least <= value <= most:
+            raise ValueError(f"--{option} must be {least} to {most}, got {value}")
+
+
 def _index(parsed: argparse.Namespace) -> None:
     if parsed.url:
         _report(index_url(parsed.out, parsed.url, parsed.processes))
@@ -81,129 +156,59 @@ def _index(parsed: argparse.Namespace) -> None:
         _report(index_folder(parsed.out, parsed.processes))
 
 
-def _from_folder(parsed: argparse.Namespace) -> None:
-    if not 1 <= parsed.quality <= 100:
-        raise ValueError(f"--quality must be 1 to 100, got {parsed.quality}")
-    files, classes = find_images(parsed.images)
-    order = permutation(0, "shards", len(files))
-    samples = (
-        (_encode(path, parsed.resolution, parsed.format, parsed.quality), parsed.format, label)
-        for path, label in (files[i] for i in order)
-    )
-    write_shards(samples, len(files), parsed.out, parsed.per_shard, classes)
-
-
-def find_images(root: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """Every image under root/<class>/ with its label, and the sorted names of the classes.
-
-    Raises:
-        ValueError: no folder, fewer than two classes, or a class without images.
-    """
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(HIDDEN))
-    if len(folders) < 2:
-        names = ", ".join(folder.name for folder in folders) or "no folder"
-        raise ValueError(
-            f"{root}: needs one folder per class, two at the least, but has {names}; "
-            "is the path one level off?"
-        )
-    files = []
-    for label, folder in enumerate(folders):
-        found = sorted(p for p in folder.rglob("*") if _is_image(p.relative_to(folder)))
-        if not found:
-            raise ValueError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
-        files += [(path, label) for path in found]
-    return files, tuple(folder.name for folder in folders)
-
-
-def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(HIDDEN) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
-
-
-def _encode(path: Path, resolution: int, extension: str, quality: int) -> bytes:
-    """One image, its centre cut square and scaled by area, as JPEG or PNG."""
-    try:
-        with Image.open(path) as opened:
-            if opened.mode.startswith(("I", "F")):  # Pillow would cut all above 255 off
-                raise ValueError(f"more than 8 bits of grey, mode {opened.mode}")
-            image = _opaque(ImageOps.exif_transpose(opened))
-    except Exception as error:  # Pillow raises whatever its parsers trip over
-        raise ValueError(f"{path}: not a readable image ({error})") from error
-    size = (resolution, resolution)
-    reducing = min(image.size) >= resolution
-    filter_ = Image.Resampling.BOX if reducing else Image.Resampling.BICUBIC
-    return _to_bytes(ImageOps.fit(image, size, filter_), extension, quality)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """RGB, what is transparent on white: the colour behind it is anything."""
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _to_bytes(image: Image.Image, extension: str, quality: int = 95) -> bytes:
-    out = io.BytesIO()
-    if extension == "png":
-        image.save(out, "PNG")
-    else:
-        image.save(out, "JPEG", quality=quality, subsampling=0)
-    return out.getvalue()
-
-
 def _from_digits(parsed: argparse.Namespace) -> None:
     for name, digits in zip(("train", "heldout"), load_digits(), strict=True):
         classes = tuple("0123456789")
         samples = digit_samples(digits)
-        write_shards(samples, len(digits.labels), parsed.out / name, parsed.per_shard, classes)
+        total = len(digits.labels)
+        write_shards(samples, total, parsed.out / name, parsed.per_shard, classes, DIGITS)
 
 
 def digit_samples(digits: Digits) -> Iterator[Sample]:
     """Digits as PNGs."""
-    image: NDArray[np.uint8]
     for image, label in zip(digits.images, digits.labels, strict=True):
-        yield _to_bytes(Image.fromarray(image), "png"), "png", int(label)
+        yield ENCODINGS["png"].encode(image, 0), "png", int(label)
 
 
 def write_shards(
-    samples: Iterable[Sample], total: int, out: Path, per_shard: int, classes: tuple[str, ...]
+    samples: Iterable[Sample],
+    total: int,
+    out: Path,
+    per_shard: int,
+    classes: tuple[str, ...],
+    about: About = IN_MEMORY,
 ) -> None:
-    """Writes `total` samples to out/000000.tar and so on, and their index.
+    """Writes `total` samples in their order to out/000000.tar and so on, their index and
+    dataset.json, which begins with `about`.
 
     Raises:
         ValueError: there are shards in `out` already.
     """
     if per_shard < 1:
         raise ValueError(f"--per_shard must be 1 or more, got {per_shard}")
+    from data_tools.writing import check_free, describe, write_shard
+
+    check_free(out)
     out.mkdir(parents=True, exist_ok=True)
-    if there := sorted(out.glob("*.tar")):
-        raise ValueError(f"{out}: {len(there)} shards are there already; remove them first")
     _drop_unfinished(out)
-    progress = tqdm(samples, total=total, desc=str(out), unit="image", disable=None)
-    iterator = enumerate(progress)
+    iterator = enumerate(samples)
     # All are written under another name and renamed at the end: a part of the shards would pass
     # for a smaller data set.
     shards = [out / f"{shard:06d}.tar" for shard in range(-(-total // per_shard))]
     try:
-        for shard in shards:
-            _write_shard(_unfinished(shard), islice(iterator, per_shard))
+        written = {
+            shard.name: write_shard(_unfinished(shard), islice(iterator, per_shard))
+            for shard in shards
+        }
     except BaseException:
         _drop_unfinished(out)
         raise
     for shard in shards:
         _unfinished(shard).rename(shard)
-    _report(build_index(out, classes))
-
-
-def _write_shard(path: Path, samples: Iterable[tuple[int, Sample]]) -> None:
-    # mtime 0: the same images give the same bytes
-    with path.open("wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
-        for number, (image, extension, label) in samples:
-            tar.write({"__key__": f"{number:08d}", extension: image, "cls": str(label).encode()})
+    index = build_index(out, classes)
+    describe(out, about, index, written, 0)
+    save_index(index)
+    _report(index)
 
 
 def _unfinished(shard: Path) -> Path:
@@ -216,7 +221,6 @@ def _drop_unfinished(out: Path) -> None:
 
 
 def _report(index: ShardIndex) -> None:
-    save_index(index)
     counts = np.bincount(index.label, minlength=len(index.classes))
     print(
         f"{index.root}: {len(index)} images of {len(index.classes)} classes "
@@ -225,6 +229,82 @@ def _report(index: ShardIndex) -> None:
     named = any(name != str(label) for label, name in enumerate(index.classes))
     if named and len(index.classes) <= SHOWN:
         print("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(index.classes)))
+
+
+LIMITS = {
+    "quality": (1, 100),
+    "per_shard": (1, 10_000_000),
+    "processes": (1, 1024),
+    "damaged_share": (0.0, 1.0),
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--fit": {
+        "choices": tuple(FITS),
+        "default": "short",
+        "help": "which side becomes R: the short one, the middle is taken; or the long one, the "
+        "rest is white; default short",
+    },
+    "--format": {
+        "choices": tuple(ENCODINGS),
+        "default": "jpg",
+        "help": "jpg, png (lossless) or raw (uint8); default jpg",
+    },
+    "--quality": {"type": int, "default": 95, "help": "of jpg, 1 to 100; default 95"},
+    "--per_shard": {"type": int, "default": 10_000, "help": "images; default 10000"},
+    "--processes": {
+        "type": int,
+        "default": default_processes(),
+        "help": "that work side by side; default %(default)s, as many as cores",
+    },
+    "--damaged_share": {
+        "type": float,
+        "default": 0.001,
+        "help": "of the images that may be unreadable and are left out; default 0.001",
+    },
+}
+
+_COMMAND = "python -m data_tools.make_shards"
+
+SOURCES: dict[str, Row] = {
+    "folder": Row(
+        "a tree with one folder of images per class: IN/<class>/**/<image>",
+        f"{_COMMAND} folder IMAGES data/mine --resolution 128",
+        {},
+        lambda parsed: open_folder(parsed.images),
+    ),
+    "imagenet": Row(
+        "ImageNet's tar of one tar per class, or with --labels a flat tar",
+        f"{_COMMAND} imagenet ILSVRC2012_img_train.tar data/imagenet128 --resolution 128",
+        {
+            "--labels": {
+                "type": Path,
+                "metavar": "TABLE.csv",
+                "help": "lines of name,class for the images of a flat tar",
+            }
+        },
+        lambda parsed: open_imagenet(parsed.images, parsed.labels),
+    ),
+    "kaggle": Row(
+        "the unpacked folder of Kaggle's ImageNet download",
+        f"{_COMMAND} kaggle imagenet-object-localization-challenge data/val128 --resolution 128 "
+        "--split val",
+        {"--split": {"choices": ("train", "val"), "default": "train", "help": "default train"}},
+        lambda parsed: open_kaggle(parsed.images, parsed.split),
+    ),
+    "cifar": Row(
+        "the archive of CIFAR-10 or CIFAR-100 for Python, or its folder",
+        f"{_COMMAND} cifar cifar-10-python.tar.gz data/cifar10 --resolution 32 --format png",
+        {"--split": {"choices": ("train", "test"), "default": "train", "help": "default train"}},
+        lambda parsed: open_cifar(parsed.images, parsed.split),
+    ),
+    "hf": Row(
+        "a folder that Hugging Face's `datasets` saved, or one of parquet files",
+        f"{_COMMAND} hf SAVED data/saved --resolution 64 --split train",
+        {"--split": {"default": "train", "help": "default train"}},
+        lambda parsed: open_datasets(parsed.images, parsed.split),
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -1,76 +1,44 @@
-"""From folders of images to shards and their index."""
+"""The commands: from folders of images to shards, their index and what describes them."""
 
 import io
-import re
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from biggan_sn.data.digits import load_digits
-from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import ShardError, load_index
 from biggan_sn.positions import permutation
-from data_tools.make_shards import find_images, main, write_shards
+from data_tools.make_shards import SOURCES, main, write_shards
+from data_tools.sources import find_images
+from tests.unit.data_tools.making import (
+    CLASSES,
+    SIDE,
+    files,
+    make,
+    pixels_of,
+    plain,
+    refused,
+    run,
+    stored,
+)
 
-SIDE = 32
-CLASSES = ("ant", "bee", "cow")
-
-
-def plain(color, size=(SIDE, SIDE)):
-    """An image of one colour (red, green, blue)."""
-    return Image.new("RGB", size, color)
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """images/<class>/: four, five and six images; the class is in red, the number in green."""
-    root = tmp_path / "images"
-    for label, name in enumerate(CLASSES):
-        (root / name / "more").mkdir(parents=True)
-        for number in range(4 + label):
-            folder = root / name / ("more" if number == 3 else "")
-            color = (100 * label, 40 * number, 0)
-            plain(color).save(folder / f"{number}.{'PNG' if number % 2 else 'jpeg'}")
-    (root / "notes.txt").write_text("not a class")
-    (root / "ant" / "notes.txt").write_text("not an image")
-    return root
-
-
-def run(*arguments):
-    return main([str(argument) for argument in arguments])
+WHOLE = ["dataset.json", "index.npz", "report.json"]
 
 
 def made(tree, out, *options):
-    assert run("folder", tree, out, "--resolution", SIDE, *options) == 0
+    assert make("folder", tree, out, *options) == 0
     return load_index(out)
 
 
-def pictures(index):
+def pictures(out):
     """All images uint8 [N, 32, 32, 3], in the shards' order."""
-    reader = Reader(index, SIDE)
-    pixels = np.zeros((len(index), SIDE, SIDE, 3), np.uint8)
-    for number, picture in enumerate(pixels):
-        reader.read_into(number, picture)
-    reader.close()
-    return pixels
-
-
-def refused(capsys, named, *arguments):
-    """That these arguments give exit code 2 and one line of error that names `named`."""
-    assert run(*arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert printed.err.startswith("make_shards: error: ")
-    assert re.search(named, printed.err), printed.err
-    return printed.err
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return np.stack([pixels_of(sample) for sample in stored(out)])
 
 
 # ---------------------------------------------------------------------------------------- folder
@@ -81,13 +49,13 @@ def test_folder_becomes_shards(tree, tmp_path, capsys, form):
     index = made(tree, tmp_path / "out", "--per_shard", "6", "--format", form)
     line = "15 images of 3 classes (4 to 6 each) in 3 shards"
     assert line in capsys.readouterr().out
-    assert files(tmp_path / "out") == ["000000.tar", "000001.tar", "000002.tar", "index.npz"]
+    assert files(tmp_path / "out") == ["000000.tar", "000001.tar", "000002.tar", *WHOLE]
     assert index.classes == CLASSES
-    assert np.bincount(index.shard).tolist() == [6, 6, 3]
+    assert np.bincount(index.shard).tolist() == [5, 5, 5]
     assert np.bincount(index.label).tolist() == [4, 5, 6]
     with tarfile.open(tmp_path / "out" / "000000.tar") as tar:
         assert {name.split(".")[1] for name in tar.getnames()} == {form, "cls"}
-    colors = pictures(index).mean((1, 2))
+    colors = pictures(tmp_path / "out").mean((1, 2))
     assert abs(colors[:, 0] - 100 * index.label).max() < 3  # every image with its own label
     found = sorted((label, round(green / 40)) for label, green in zip(index.label, colors[:, 1],
                                                                       strict=True))  # fmt: skip
@@ -112,64 +80,6 @@ def test_the_same_images_give_the_same_bytes(tree, tmp_path):
     for name in ("000000.tar", "000001.tar", "000002.tar"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert load_index(tmp_path / "one").fingerprint == load_index(tmp_path / "two").fingerprint
-
-
-def one_image(tree, tmp_path, image, name="special.png", **options):
-    """What an image becomes: uint8 [32, 32, 3]. It is the only one of a class of its own."""
-    (tree / "zoo").mkdir()
-    image.save(tree / "zoo" / name, **options)
-    index = made(tree, tmp_path / "out", "--format", "png")
-    return pictures(index)[index.label == 3][0]
-
-
-@pytest.mark.parametrize("upright", [True, False])
-def test_the_middle_of_a_long_image_is_taken(tree, tmp_path, upright):
-    stripes = np.repeat(np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8), 64, 0)
-    image = np.repeat(stripes[:, None], 64, 1)  # [192, 64, 3]: three squares
-    image = image if upright else image.swapaxes(0, 1)
-    taken = one_image(tree, tmp_path, Image.fromarray(image))
-    assert (taken == (0, 255, 0)).all()
-
-
-def test_a_small_image_is_enlarged(tree, tmp_path):
-    taken = one_image(tree, tmp_path, plain((10, 200, 30), (8, 12)))
-    assert abs(taken.astype(int) - (10, 200, 30)).max() <= 1
-
-
-def test_a_large_image_is_averaged(tree, tmp_path):
-    # Single pixels in black and white: anything but an average over areas would alias.
-    checks = np.indices((128, 128)).sum(0) % 2 * np.uint8(255)
-    taken = one_image(tree, tmp_path, Image.fromarray(np.uint8(checks)))
-    assert abs(taken.astype(float) - 127.5).max() <= 1
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_turned_by_their_camera_come_out_upright(tree, tmp_path, orientation):
-    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
-    pixels[:16, :16] = 255, 0, 0  # red above left
-    pixels[:16, 16:] = 0, 255, 0  # green above right
-    turned = {
-        1: pixels,
-        2: pixels[:, ::-1],
-        3: pixels[::-1, ::-1],
-        4: pixels[::-1],
-        5: pixels.swapaxes(0, 1),
-        6: np.rot90(pixels),
-        7: pixels[::-1, ::-1].swapaxes(0, 1),
-        8: np.rot90(pixels, -1),
-    }[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = Image.fromarray(np.ascontiguousarray(turned))
-    taken = one_image(tree, tmp_path, image, exif=exif)
-    np.testing.assert_array_equal(taken, pixels)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK"])
-def test_images_of_every_mode(tree, tmp_path, mode):
-    name = "special.tif" if mode == "CMYK" else "special.png"
-    taken = one_image(tree, tmp_path, plain((255, 255, 255)).convert(mode), name)
-    assert (taken == 255).all()
 
 
 # ---------------------------------------------------------------------------------- wrong folders
@@ -202,38 +112,6 @@ def test_empty_class(tree, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def unreadable(kind):
-    out = io.BytesIO()
-    Image.effect_noise((40, 40), 80).save(out, "PNG")
-    whole = out.getvalue()
-    grey = io.BytesIO()
-    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40)).save(grey, "PNG")
-    return {
-        "empty": b"",
-        "text": b"not an image",
-        "cut": whole[: len(whole) // 2],
-        "broken chunk": whole[:-60] + bytes(60),
-        "16 bits": grey.getvalue(),
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["empty", "text", "cut", "broken chunk", "16 bits"])
-@pytest.mark.parametrize("last", [True, False])
-def test_unreadable_image(tree, tmp_path, capsys, kind, last):
-    """It is named, and no shard is left: the whole ones before it would pass for the data set."""
-    images, _ = find_images(tree)
-    bad, _ = images[permutation(0, "shards", 15)[-1 if last else 4]]
-    bad.write_bytes(unreadable(kind))
-    out = tmp_path / "out"
-    refused(capsys, f"{bad}: not a readable image", "folder", tree, out, "--resolution", SIDE,
-            "--per_shard", 2)  # fmt: skip
-    assert files(out) == []
-    assert run("index", out) == 2
-    # Once it is put right, nothing has to be removed first.
-    plain((0, 0, 0)).save(bad)
-    assert len(made(tree, out, "--per_shard", "2")) == 15
-
-
 def test_no_shard_has_its_name_before_all_are_written(tmp_path):
     # For a kill cannot be tidied up after.
     out = tmp_path / "out"
@@ -247,7 +125,7 @@ def test_no_shard_has_its_name_before_all_are_written(tmp_path):
     for name in ("000000.tar.tmp", "000009.tar.tmp"):  # a killed run left these
         (out / name).write_bytes(b"half")
     write_shards(samples(), 6, out, 2, ("a", "b"))
-    assert files(out) == ["000000.tar", "000001.tar", "000002.tar", "index.npz"]
+    assert files(out) == ["000000.tar", "000001.tar", "000002.tar", *WHOLE[:2]]
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path):
@@ -276,8 +154,10 @@ def test_out_is_a_file(tree, tmp_path, capsys):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("option", "value"), [("--quality", 0), ("--quality", 101),
-                                               ("--per_shard", 0)])  # fmt: skip
+@pytest.mark.parametrize(("option", "value"), [
+    ("--quality", 0), ("--quality", 101), ("--per_shard", 0), ("--processes", 0),
+    ("--damaged_share", -0.1), ("--damaged_share", 1.1), ("--damaged_share", "nan"),
+])  # fmt: skip
 def test_wrong_numbers(tree, tmp_path, capsys, option, value):
     refused(capsys, f"{option} must be .*got {value}", "folder", tree, tmp_path / "out",
             "--resolution", SIDE, option, value)  # fmt: skip
@@ -313,7 +193,11 @@ def test_digits(tmp_path, capsys):
         assert index.classes == tuple("0123456789")
         assert index.label.tolist() == digits.labels.tolist()
         if name == "heldout":
-            np.testing.assert_array_equal(pictures(index), digits.images)
+            out = tmp_path / "digits" / name
+            np.testing.assert_array_equal(pictures(out), digits.images)
+            about = json.loads((out / "dataset.json").read_text())
+            assert about["source"] == "digits" and about["resolution"] == 32
+            assert sum(about["counts"]) == about["images"] == 397
     train, heldout = load_digits()
     known = {image.tobytes() for image in train.images}
     assert not any(image.tobytes() in known for image in heldout.images)
@@ -341,7 +225,6 @@ def test_index_on_foreign_shards(tmp_path, capsys):
     index = load_index(tmp_path)
     assert index.label.tolist() == [1, 2, 3, 4, 0]
     assert index.classes == tuple("01234")
-    assert pictures(index).shape == (5, SIDE, SIDE, 3)
     assert (tmp_path / "a.tar").read_bytes() == before
 
 
@@ -374,6 +257,10 @@ def test_indexing_again_keeps_the_names_of_the_classes(tree, tmp_path):
     assert load_index(out).classes == CLASSES
     (out / "index.npz").unlink()
     assert run("index", out) == 0
+    assert load_index(out).classes == CLASSES  # by dataset.json
+    (out / "index.npz").unlink()
+    (out / "dataset.json").unlink()
+    assert run("index", out) == 0
     assert load_index(out).classes == ("0", "1", "2")
 
 
@@ -384,10 +271,33 @@ def test_folders_that_programs_leave_are_no_classes(tree):
     assert find_images(tree)[1] == CLASSES
 
 
-def test_what_is_transparent_becomes_white(tmp_path):
-    for name, alpha in (("clear", 0), ("opaque", 255)):
-        (tmp_path / name).mkdir()
-        Image.new("RGBA", (SIDE, SIDE), (255, 0, 0, alpha)).save(tmp_path / name / "image.png")
-    index = made(tmp_path, tmp_path / "out", "--format", "png")
-    for picture, label in zip(pictures(index), index.label, strict=True):
-        assert (picture == ((255, 255, 255), (255, 0, 0))[label]).all()
+# ------------------------------------------------------------------------------------------- help
+
+
+def test_help_is_quick_and_has_an_example_per_source():
+    # What takes seconds to import must not be waited for: webdataset, torch, datasets.
+    code = (
+        "import sys; from data_tools.make_shards import main\n"
+        "try: main(['--help'])\n"
+        "finally: print({'webdataset', 'torch', 'datasets', 'sklearn'} & sys.modules.keys())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.endswith("set()\n")
+    for name, row in SOURCES.items():
+        assert f"make_shards {name} " in row.example
+        assert row.example in shown.stdout
+
+
+@pytest.mark.parametrize("row", SOURCES)
+def test_examples_are_command_lines_that_are_understood(row, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, "no such|not installed", *SOURCES[row].example.split()[3:])
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize("row", SOURCES)
+def test_every_source_has_its_help(row, capsys):
+    with pytest.raises(SystemExit):
+        main([row, "--help"])
+    shown = capsys.readouterr().out
+    assert "--damaged_share" in shown and f"make_shards {row}" in shown
