@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from ctypes import c_byte
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -40,22 +41,17 @@ class Journal:
         plan: what the tasks are about. Results of another plan are not of use.
 
     Raises:
-        ValueError: it belongs to another plan.
+        ValueError: it belongs to another plan, or is damaged.
     """
 
     def __init__(self, path: Path, plan: Mapping[str, object]) -> None:
         self.path = path
-        self.results: dict[str, Result] = {}
-        whole = [line for line in _lines(path) if line.endswith("\n")]  # a kill may cut the last
-        if whole:
-            _check_plan(path, json.loads(whole[0]), json.loads(json.dumps(plan)))
-            for line in whole[1:]:
-                record = json.loads(line)
-                self.results[record["task"]] = record["result"]
-        unfinished = path.with_name(path.name + ".tmp")
+        before, self.results = _stored(path)
+        if before is not None:
+            _check_plan(path, before, json.loads(json.dumps(plan)))
         records = [{"task": task, "result": result} for task, result in self.results.items()]
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in [plan, *records]))
-        unfinished.replace(path)
+        with whole_file(path) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in [plan, *records])
 
     def note(self, task: str, result: Result) -> None:
         """Adds a line, on the disk when this returns."""
@@ -66,8 +62,17 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines(keepends=True) if path.exists() else []
+def _stored(path: Path) -> tuple[dict[str, object] | None, dict[str, Result]]:
+    """The plan of a journal, None where there is no journal yet, and its results."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]  # a kill may cut the last
+    if not whole:
+        return None, {}
+    try:
+        plan, *records = map(json.loads, whole)
+        return dict(plan), {record["task"]: record["result"] for record in records}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}): remove {path.parent}") from error
 
 
 def _check_plan(path: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
@@ -112,7 +117,7 @@ def complete(
         journal.note(task, result)
         check(journal.results)
 
-    with terminable(), _progress(sum(tasks.values()), unit) as progress:
+    with terminable(), show_progress(sum(tasks.values()), unit) as progress:
         progress(sum(tasks.values()) - sum(to_do.values()))
         alone = processes == 1 or len(to_do) < 2
         (_alone if alone else _together)(to_do, work, context, processes, note, progress)
@@ -143,21 +148,36 @@ def _together(
     # Not fork, which copies locks that threads hold; the server imports what all need once.
     method = multiprocessing.get_context("forkserver")
     method.set_forkserver_preload([work.__module__])
-    done, stop = method.Value("q", 0), method.Event()
-    with ProcessPoolExecutor(
+    resource_tracker.ensure_running()  # now, for it sets the mask of signals to its own liking
+    with _held_back(signal.SIGINT):  # from the server too, which inherits that: it reaches all
+        forkserver.ensure_running()
+    # This process takes the lock of neither: one that was killed may hold it for ever.
+    done, stop = method.Value("q", 0), method.RawValue("b", 0)
+    pool = ProcessPoolExecutor(
         min(processes, len(tasks)), method, _enter, (work, context, done, stop)
-    ) as pool:
-        futures = {pool.submit(_work, task): task for task in tasks}
-        try:
-            _gather(futures, done, note, progress)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a process was killed, perhaps because memory ran out: the same command goes on; "
-                "give it fewer --processes"
-            ) from error
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    )
+    try:
+        with _held_back(signal.SIGINT, signal.SIGTERM):  # half started, they fail with tracebacks
+            futures = {pool.submit(_work, task): task for task in tasks}
+        _gather(futures, done, note, progress)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a process was killed, perhaps because memory ran out: the same command goes on; "
+            "give it fewer --processes"
+        ) from error
+    finally:
+        stop.value = 1
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
+    """They arrive afterwards."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def _gather(
@@ -169,10 +189,12 @@ def _gather(
     shown, running = 0, set(futures)
     while running:
         finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-        for future in finished:
+        # What is done counts, whatever else failed.
+        for future in sorted(finished, key=lambda future: future.exception() is not None):
             note(futures[future], future.result())
-        progress(done.value - shown)
-        shown = done.value
+        counted = done.get_obj().value
+        progress(counted - shown)
+        shown = counted
 
 
 class _Here:
@@ -181,10 +203,10 @@ class _Here:
     work: Work
     context: object
     done: "Synchronized[int]"
-    stop: Event
+    stop: c_byte
 
 
-def _enter(work: Work, context: object, done: "Synchronized[int]", stop: Event) -> None:
+def _enter(work: Work, context: object, done: "Synchronized[int]", stop: c_byte) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one decides
     _Here.work, _Here.context, _Here.done, _Here.stop = work, context, done, stop
     Thread(target=_end_with_parent, daemon=True).start()
@@ -199,7 +221,7 @@ def _end_with_parent() -> None:
 
 def _work(task: str) -> Result:
     def advance(count: int) -> None:
-        if _Here.stop.is_set():
+        if _Here.stop.value:
             raise StoppedError
         with _Here.done.get_lock():
             _Here.done.value += count
@@ -225,7 +247,7 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int, unit: str) -> Iterator[Advance]:
+def show_progress(total: int, unit: str = "image") -> Iterator[Advance]:
     """A bar on a terminal, plain lines in a log."""
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit) as bar:
@@ -246,6 +268,40 @@ def _progress(total: int, unit: str) -> Iterator[Advance]:
             print(f"{done}/{total} {unit}s, {rate:.0f}/s, {left:.0f} s to go", file=sys.stderr)
 
     yield advance
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; it becomes `path` when it is on the disk as a whole, or never."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """What a program ends with, and one line that says why where it does not end well.
+
+    Returns:
+        what `run` returns; 1 if a process was lost, 2 if the input is wrong, 130 if it was stopped.
+    """
+    try:
+        with terminable():
+            return run()
+    except (ValueError, OSError) as error:
+        code, line = 2, f"error: {error}"
+    except RuntimeError as error:
+        code, line = 1, f"error: {error}"
+    except KeyboardInterrupt as stop:
+        code, line = 130, f"stopped; {str(stop) or 'the same command goes on'}"
+    print(f"{program}: {' '.join(line.split())}", file=sys.stderr)
+    return code
 
 
 def default_processes() -> int:
