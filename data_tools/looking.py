@@ -23,10 +23,8 @@ def find_resolution(index: ShardIndex) -> int | None:
         ShardError: they are not square.
     """
     store = Folder(index)
-    try:
-        sizes = Counter(islice(_sizes(index, store), LOOKS))
-    finally:
-        store.close()
+    sizes = Counter(islice(_sizes(index, store), LOOKS))
+    store.close()
     if not sizes:
         return None
     (width, height), _ = sizes.most_common(1)[0]

@@ -48,7 +48,7 @@ class Journal:
         self.path = path
         before, self.results = _stored(path)
         if before is not None:
-            _check_plan(path, before, json.loads(json.dumps(plan)))
+            check_plan(path, before, json.loads(json.dumps(plan)), path.parent)
         records = [{"task": task, "result": result} for task, result in self.results.items()]
         with whole_file(path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in [plan, *records])
@@ -75,13 +75,17 @@ def _stored(path: Path) -> tuple[dict[str, object] | None, dict[str, Result]]:
         raise ValueError(f"{path}: damaged ({error}): remove {path.parent}") from error
 
 
-def _check_plan(path: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+def check_plan(
+    path: Path, before: Mapping[str, object], now: Mapping[str, object], remove: Path
+) -> None:
+    """Raises ValueError if what was begun at `path` was of another plan, and says what differs, and
+    what to remove to begin anew."""
     different = [key for key in now if before.get(key) != now[key]]
     if different or before.keys() != now.keys():
         names = ", ".join(different) or ", ".join(sorted(before.keys() ^ now.keys()))
         raise ValueError(
             f"{path}: what was begun there was another work ({names} differ): "
-            f"go on with the same, or remove {path.parent}"
+            f"go on with the same, or remove {remove}"
         )
 
 

@@ -1,0 +1,101 @@
+"""Reference statistics of a data set for metrics: mean, covariance and some of the features.
+
+python -m data_tools.dataset_stats FOLDER --out FILE.npz
+python -m data_tools.dataset_stats data/digits32/train --out digits.npz --extractor digits
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from biggan_sn.data.shards import ShardIndex, load_index
+from data_tools.looking import find_resolution
+from data_tools.work import default_processes, exit_code
+
+SUFFIX = ".npz"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes the statistics.
+
+    Returns:
+        0 if all went well, 1 if the device failed, 2 if the input is wrong, 130 if it was stopped.
+    """
+    parsed = _parse(arguments)
+    return exit_code("dataset_stats", lambda: _run(parsed))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dataset_stats", description=str(__doc__).splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of .tar shards and their index.npz")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="to write")
+    parser.add_argument("--extractor", default="inception", help="inception (default) or digits")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of the extractor")
+    parser.add_argument("--resolution", type=int, help="of the images; default what they have")
+    parser.add_argument(
+        "--features", type=int, default=10_000, help="images whose features are kept; default 10000"
+    )
+    parser.add_argument("--batch", type=int, default=64, help="images at a time; default 64")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=default_processes(),
+        help="that decode images; default %(default)s, as many as cores",
+    )
+    return parser.parse_args(arguments)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    _check_options(parsed)
+    index = load_index(parsed.folder)
+    if index.url:
+        raise ValueError(f"{parsed.folder}: its shards are at {index.url}: copy them here first")
+    resolution = parsed.resolution or _resolution(index)
+    from biggan_sn.evaluation.extractors import open_extractor  # seconds, and errors come first
+    from data_tools.extracting import Task, find_device, make_statistics
+
+    device = find_device(parsed.device)
+    task = Task(
+        index=index,
+        resolution=resolution,
+        extractor=open_extractor(parsed.extractor, parsed.weights, device),
+        kept=min(parsed.features, len(index)),
+        batch=parsed.batch,
+        device=device,
+    )
+    make_statistics(task, parsed.out, parsed.threads)
+    print(
+        f"{parsed.out}: mean and covariance of {len(index)} images, features of {task.kept} "
+        f"({task.extractor.dim} each, {task.extractor.name})"
+    )
+    return 0
+
+
+def _check_options(parsed: argparse.Namespace) -> None:
+    """Raises ValueError for what does not go."""
+    for option in ("features", "batch", "threads"):
+        if (value := getattr(parsed, option)) < 1:
+            raise ValueError(f"--{option} must be 1 or more, got {value}")
+    if parsed.resolution is not None and parsed.resolution < 1:
+        raise ValueError(f"--resolution must be 1 or more, got {parsed.resolution}")
+    if parsed.out.suffix != SUFFIX:
+        raise ValueError(f"--out: {parsed.out} does not end with {SUFFIX}")
+    if not parsed.out.parent.is_dir():
+        raise ValueError(f"--out: {parsed.out.parent}: no such folder")
+    if parsed.out.exists():
+        raise ValueError(f"--out: {parsed.out} is there already: remove it, or name another")
+
+
+def _resolution(index: ShardIndex) -> int:
+    resolution = find_resolution(index)
+    if resolution is None:
+        raise ValueError(
+            f"{index.root}: none of its images can be read; "
+            f"what is wrong says: python -m data_tools.verify_shards {index.root}"
+        )
+    return resolution
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

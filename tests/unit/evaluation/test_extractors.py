@@ -1,0 +1,158 @@
+"""Features are those of the networks they are named after, and weights are opened with care."""
+
+import hashlib
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from biggan_sn.data.digits import load_digits
+from biggan_sn.data.loader import normalize
+from biggan_sn.evaluation import extractors
+from biggan_sn.evaluation.digits import trained_network
+from biggan_sn.evaluation.extractors import EXTRACTORS, open_extractor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Random weights of Inception, such that its features differ, in a file of torch's."""
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(theirs.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = theirs.FeatureExtractorInceptionV3("random", ["2048"])
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            nn.init.kaiming_normal_(parameter, generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def images():
+    """uint8 [6, 3, 32, 32]."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def inception(weights):
+    return open_extractor("inception", weights, CPU)
+
+
+def test_inception_is_torch_fidelity_s(inception, weights, images):
+    from torch_fidelity.utils import create_feature_extractor
+
+    theirs = create_feature_extractor(
+        "inception-v3-compat", ["2048"], cuda=False, feature_extractor_weights_path=str(weights)
+    )
+    expected = theirs(images)[0]
+    found = inception.features(images)
+    assert found.shape == (6, inception.dim) == (6, 2048)
+    assert found.dtype == torch.float32 and not found.requires_grad
+    assert torch.equal(found, expected)
+    assert expected.std(0).mean() > 1e-3 * expected.mean()  # and they tell images apart
+    assert inception.name == "inception"
+    assert inception.digest == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_weights_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = "weights-inception-2015-12-05-6726825d.pth"
+    usual = tmp_path / "hub" / "checkpoints" / name
+    url = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{name}"
+    with pytest.raises(ValueError, match=f"^{usual}: no weights .*{url} .*--weights$") as caught:
+        open_extractor("inception", None, CPU)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'mine.pth'}: no weights"):
+        open_extractor("inception", tmp_path / "mine.pth", CPU)
+
+
+class Intruder:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_hostile_weights_do_not_run(tmp_path):
+    path, intruded = tmp_path / "hostile.pth", tmp_path / "intruded"
+    state = {"fc.weight": Intruder(intruded)}
+    torch.save(state, path)
+    archive = path.read_bytes()
+    for content in (archive, pickle.dumps(state)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"^{path}: damaged, or not only weights") as caught:
+            open_extractor("inception", path, CPU)
+        assert len(str(caught.value).splitlines()) == 1
+        assert not intruded.exists()
+    path.write_bytes(archive)
+    torch.load(path, weights_only=False)
+    assert intruded.exists()  # it would have
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", {"fc.weight": torch.zeros(3)}, {}, torch.zeros(3), [1, 2]]
+)
+def test_weights_of_something_else(tmp_path, content):
+    path = tmp_path / "other.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=f"^{path}: ") as caught:
+        open_extractor("inception", path, CPU)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_official_weights_are_known_by_their_hash(weights, monkeypatch):
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    monkeypatch.setattr(extractors, "INCEPTION_DIGEST", digest[:8])
+    monkeypatch.setattr(extractors, "_plain", lambda *_: pytest.fail("not needed"))
+    assert open_extractor("inception", weights, CPU).digest == digest
+
+
+def test_digits():
+    pixels = load_digits()[1].images[:20]
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    extractor = open_extractor("digits", None, CPU)
+    expected = trained_network()(normalize(images))[0]
+    assert torch.equal(extractor.features(images), expected)
+    assert (extractor.dim, expected.shape) == (64, (20, 64))
+    assert extractor.digest == open_extractor("digits", None, CPU).digest
+    assert len(extractor.digest) == 64
+    with pytest.raises(ValueError, match="for images of 32 pixels, not 16x8"):
+        extractor.features(images[:, :, :8, :16])
+
+
+def test_digits_have_no_file(tmp_path):
+    with pytest.raises(ValueError, match="trained anew"):
+        open_extractor("digits", tmp_path / "w.pth", CPU)
+
+
+def test_unknown_extractor():
+    with pytest.raises(ValueError, match="unknown extractor 'digit'; did you mean 'digits'"):
+        open_extractor("digit", None, CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_a_gpu_gives_what_a_cpu_gives(name, weights, images):
+    files = {"inception": weights}
+    cpu, gpu = (
+        open_extractor(name, files.get(name), torch.device(device)) for device in ("cpu", "cuda")
+    )
+    found = gpu.features(images)
+    assert found.device.type == "cuda" and gpu.digest == cpu.digest
+    expected = cpu.features(images).numpy()
+    # Far below what TF32 would leave of it.
+    np.testing.assert_allclose(found.cpu().numpy(), expected, atol=1e-5 * np.abs(expected).max())
+    assert torch.equal(found, gpu.features(images))
