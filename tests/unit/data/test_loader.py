@@ -1,4 +1,4 @@
-"""From positions to batches: the order, the decoders, the augmentations and their errors."""
+"""From positions to batches: the decoders, the augmentations and their errors."""
 
 import io
 import re
@@ -17,87 +17,13 @@ from biggan_sn.config import DataConfig
 from biggan_sn.data.loader import Loader, normalize, open_dataset, shift, to_pixels
 from biggan_sn.data.order import Shuffled
 from biggan_sn.data.reader import Reader
-from biggan_sn.data.shards import ShardError, build_index, save_index
-
-SIDE = 32
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="session")
-def write_shards(tar_bytes):
-    """(folder, image files) -> their index; sample i has label i % 3, seven to a shard."""
-
-    def write_shards_(folder, files):
-        folder.mkdir(exist_ok=True)
-        for first in range(0, len(files), 7):
-            members = []
-            for number in range(first, min(first + 7, len(files))):
-                members.append((f"{number:04d}.png", files[number]))
-                members.append((f"{number:04d}.cls", str(number % 3).encode()))
-            (folder / f"{first:04d}.tar").write_bytes(tar_bytes(members))
-        index = build_index(folder)
-        save_index(index)
-        return index
-
-    return write_shards_
-
-
-@pytest.fixture(scope="session")
-def pictures():
-    """Twenty images uint8 [20, 32, 32, 3], no two alike and none like its mirror image."""
-    return np.random.default_rng(8).integers(0, 256, (20, SIDE, SIDE, 3), np.uint8)
+from biggan_sn.data.shards import ShardError
+from tests.unit.data.streams import CPU, SIDE, as_images, config, take
 
 
 @pytest.fixture(scope="session")
 def index(tmp_path_factory, write_shards, encode, pictures):
     return write_shards(tmp_path_factory.mktemp("data"), [encode(image) for image in pictures])
-
-
-def config(index, **options):
-    return DataConfig(str(index.root), SIDE, num_classes=3, **options)
-
-
-def take(index, count, start=0, batch_size=12, ranks=1, microbatch=12, seed=0, **options):
-    """The first `count` global batches from `start` on: images [N, 3, H, W], labels [N]."""
-    loaders = [Loader(index, config(index, **options), seed, CPU) for _ in range(ranks)]
-    streams = [
-        loader.batches(start, batch_size, rank, ranks, microbatch)
-        for rank, loader in enumerate(loaders)
-    ]
-    rounds = batch_size // (ranks * microbatch)
-    batches = [next(stream) for _ in range(count * rounds) for stream in streams]
-    for loader in loaders:
-        loader.close()
-    assert {len(batch.labels) for batch in batches} == {microbatch}
-    return torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
-
-
-def as_images(pixels):
-    """uint8 [N, H, W, 3] -> what a batch should hold."""
-    return torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-# ------------------------------------------------------------------------------------------- order
-
-
-@settings(deadline=None, max_examples=60)
-@given(size=st.integers(1, 40), seed=st.integers(0, 99), start=st.integers(0, 200))
-def test_order_is_a_permutation_of_every_epoch(size, seed, start):
-    order = Shuffled(size, seed)
-    images = order(range(size * 5))
-    for epoch in range(5):
-        assert sorted(images[epoch * size :][:size].tolist()) == list(range(size))
-    # A function of the position, whatever was asked before and how much at once.
-    for positions in (range(start, start + 3 * size), range(start, start + 1)):
-        np.testing.assert_array_equal(
-            Shuffled(size, seed)(positions), [order(range(p, p + 1))[0] for p in positions]
-        )
-
-
-def test_order_differs_by_epoch_and_seed():
-    orders = [Shuffled(50, seed)(range(epoch * 50, (epoch + 1) * 50)) for seed in (0, 1, 10)
-              for epoch in (0, 1, 2, 11)]  # fmt: skip
-    assert len({tuple(order.tolist()) for order in orders}) == len(orders)
 
 
 # ----------------------------------------------------------------------------------------- batches
