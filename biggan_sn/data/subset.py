@@ -23,7 +23,7 @@ def choose(index: ShardIndex, classes: Sequence[str], images: int) -> ShardIndex
             Those of a smaller number are among those of a larger one.
 
     Raises:
-        ShardError: there is no such class, or there are not so many images.
+        ShardError: there is no such class, none of them has an image, or there are not so many.
     """
     if classes:
         index = _take(index, *_of_classes(index, classes), tuple(classes))
@@ -46,7 +46,10 @@ def _of_classes(
         if new[known[name]] >= 0:
             raise ShardError(f"data.classes: {name!r} is there twice")
         new[known[name]] = label
-    return np.flatnonzero(new[index.label] >= 0), new[index.label]
+    chosen = np.flatnonzero(new[index.label] >= 0)
+    if not len(chosen):
+        raise ShardError(f"{index.root}: data.classes: no image of {', '.join(classes)}")
+    return chosen, new[index.label]
 
 
 def _of_each(index: ShardIndex, images: int) -> NDArray[np.int64]:
