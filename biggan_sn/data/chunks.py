@@ -12,7 +12,7 @@ from biggan_sn.data.stores import Store
 
 NEAR = 16 * 1024  # bytes between two images that are read along rather than skipped
 
-Bytes = dict[int, memoryview]  # of each image of a chunk, by its place there
+Bytes = dict[int, memoryview]  # of the images of a chunk, by their places there
 
 
 class Chunks:
@@ -35,7 +35,8 @@ class Chunks:
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="fetch")
 
     def ask(self, positions: range) -> list[tuple[Future[Bytes], int]]:
-        """Of each position, its chunk and its place there. Positions must come in order."""
+        """Of each position, its chunk, once it is there, and its place there; one that the chunk
+        lacks has to be read by itself. Positions must come in order."""
         asked = []
         for number, place in np.stack(self._order.chunks(positions), 1).tolist():
             asked.append((self._begun(number, place), place))
@@ -59,13 +60,22 @@ class Chunks:
         return held
 
     def _read(self, images: NDArray[np.int64], place: int) -> Bytes:
-        """Images that lie near one another in one shard."""
+        """Images that lie near one another in one shard; none where the disk fails on one of
+        them, for then each has to be read by itself, and its error names it."""
         index = self._index
         offsets, sizes = index.offset[images], index.size[images]
         start, end = int(offsets[0]), int(offsets[-1] + sizes[-1])
-        data = memoryview(self._store.read(int(index.shard[images[0]]), start, end - start))
+        try:
+            data = memoryview(self._store.read(int(index.shard[images[0]]), start, end - start))
+        except OSError:
+            return {}
         spans = zip((offsets - start).tolist(), sizes.tolist(), strict=True)
         return {place + i: data[at : at + size] for i, (at, size) in enumerate(spans)}
+
+    def drop(self) -> None:
+        """Fetches no more and lets go of all, without waiting for what is on its way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._held.clear()
 
     def close(self) -> None:
         """Ends the threads."""

@@ -5,17 +5,16 @@ interpreter's lock, and what they decode lies at once where the device can copy 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan_sn.config import DataConfig
-from biggan_sn.data.chunks import Bytes, Chunks
+from biggan_sn.data.chunks import Chunks
 from biggan_sn.data.damage import Careful
 from biggan_sn.data.order import Balanced, Chunked, Order, Shuffled
 from biggan_sn.data.reader import Reader
@@ -24,9 +23,6 @@ from biggan_sn.data.stores import open_store
 from biggan_sn.positions import shares
 
 PORTION = 32  # images of one decode task
-
-# Of positions, their images, and of each the chunk that its bytes are in, if they come in chunks
-_Source = Callable[[range], tuple[NDArray[np.int64], list[tuple[Future[Bytes], int]]]]
 
 
 class Decoded(NamedTuple):
@@ -79,10 +75,20 @@ class Decoder:
         self, position: int, batch_size: int, rank: int, ranks: int, microbatch: int
     ) -> Iterator[Decoded]:
         """The microbatches of `rank` from `position` on, without end."""
-        source = self._source(batch_size)
+        order, chunks = self._source(batch_size)
+        try:
+            yield from self._ahead(
+                self._start(share, order, chunks)
+                for share in shares(position, batch_size, rank, ranks, microbatch)
+            )
+        finally:
+            if chunks:
+                chunks.drop()
+
+    def _ahead(self, started: Iterator[_Pending]) -> Iterator[Decoded]:
         ahead: deque[_Pending] = deque()
-        for share in shares(position, batch_size, rank, ranks, microbatch):
-            ahead.append(self._start(share, source))
+        for pending in started:
+            ahead.append(pending)
             if len(ahead) <= self._config.prefetch:
                 continue
             first = ahead.popleft()
@@ -92,20 +98,21 @@ class Decoder:
             if not self._pinned:  # torch itself keeps pinned memory until it has been copied
                 self._spare.append(first.decoded.pixels)
 
-    def _source(self, batch_size: int) -> _Source:
+    def _source(self, batch_size: int) -> tuple[Order, Chunks | None]:
+        """Which images come, and what fetches their bytes if they come in chunks."""
         index, config, seed = self._index, self._config, self._seed
         if not config.chunk:
-            order: Order = (
-                Balanced(index.label, seed) if config.balanced else Shuffled(len(index), seed)
-            )
-            return lambda positions: (order(positions), [])
-        chunked = Chunked(len(index), seed, config.chunk, batch_size)
-        chunks = Chunks(index, chunked, self._reader.store, config.connections)
+            return Balanced(index.label, seed) if config.balanced else Shuffled(
+                len(index), seed
+            ), None
+        order = Chunked(len(index), seed, config.chunk, batch_size)
+        chunks = Chunks(index, order, self._reader.store, config.connections)
         self._chunks.append(chunks)
-        return lambda positions: (chunked(positions), chunks.ask(positions))
+        return order, chunks
 
-    def _start(self, positions: range, source: _Source) -> _Pending:
-        images, asked = source(positions)
+    def _start(self, positions: range, order: Order, chunks: Chunks | None) -> _Pending:
+        images = order(positions)
+        asked = chunks.ask(positions) if chunks else []
         pixels = self._room(len(images))
         target, numbers = pixels.numpy(), images.tolist()
 
@@ -114,7 +121,7 @@ class Decoder:
                 data = None
                 if asked:
                     chunk, place = asked[slot]
-                    data = chunk.result()[place]
+                    data = chunk.result().get(place)
                 self._careful.read_into(numbers[slot], target[slot], data)
 
         slots = np.argsort(images).tolist()  # read forward through the files
