@@ -101,14 +101,14 @@ class Decoder:
     def _source(self, batch_size: int) -> tuple[Order, Chunks | None]:
         """Which images come, and what fetches their bytes if they come in chunks."""
         index, config, seed = self._index, self._config, self._seed
-        if not config.chunk:
-            return Balanced(index.label, seed) if config.balanced else Shuffled(
-                len(index), seed
-            ), None
-        order = Chunked(len(index), seed, config.chunk, batch_size)
-        chunks = Chunks(index, order, self._reader.store, config.connections)
-        self._chunks.append(chunks)
-        return order, chunks
+        if config.chunk:
+            order = Chunked(len(index), seed, config.chunk, batch_size)
+            chunks = Chunks(index, order, self._reader.store, config.connections)
+            self._chunks.append(chunks)
+            return order, chunks
+        if config.balanced:
+            return Balanced(index.label, seed), None
+        return Shuffled(len(index), seed), None
 
     def _start(self, positions: range, order: Order, chunks: Chunks | None) -> _Pending:
         images = order(positions)
