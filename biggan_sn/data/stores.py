@@ -7,6 +7,7 @@ checked against the checksum in the index.
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,9 +19,7 @@ from biggan_sn.data.shards import ShardError, ShardIndex
 SCHEMES = ("http", "https", "s3", "gs", "az", "hf")
 PATIENCE = (0.1, 0.5, 2.0, 8.0, 30.0)  # seconds to wait before asking again
 SILENCE = 30.0  # seconds for which a server may send nothing
-READERS = (
-    4  # folders that a process has open at most: training images, held-out ones, looks at both
-)
+READERS = 4  # folders that a process has open at most: to train, held-out ones, looks at both
 
 
 class Store(Protocol):
@@ -122,17 +121,21 @@ class Command:
         index: of the shards.
         command: its words; {url}, {first} and {last} stand for the shard and the first and last
             byte. It is started as it is, without a shell.
+
+    Raises:
+        ShardError: there is no such program.
     """
 
     def __init__(self, index: ShardIndex, command: str) -> None:
         self._index = index
-        self._words = shlex.split(command)
+        self._words = _words(command)
         self._closed = Event()
 
     def read(self, shard: int, start: int, size: int) -> bytes:
         """Bytes of a shard."""
         path = self._index.path(shard)
-        values = {"{url}": path, "{first}": str(start), "{last}": str(start + size - 1)}
+        # The URL last: what is in it stands for itself.
+        values = {"{first}": str(start), "{last}": str(start + size - 1), "{url}": path}
         words = self._words
         for name, value in values.items():
             words = [word.replace(name, value) for word in words]
@@ -143,10 +146,23 @@ class Command:
         self._closed.set()
 
 
+def _words(command: str) -> list[str]:
+    """Those of a command whose program is there."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ShardError(f"data.command: {error}: {command}") from error
+    if not words or not shutil.which(words[0]):
+        raise ShardError(f"data.command: there is no program {''.join(words[:1])!r}")
+    return words
+
+
 def _output(words: list[str]) -> bytes:
     """What a program writes."""
     try:
         done = subprocess.run(words, capture_output=True, timeout=SILENCE, check=False)
+    except FileNotFoundError as error:  # the program, not the shard
+        raise OSError(f"{words[0]} is not there") from error
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{words[0]} took longer than {SILENCE:.0f} s") from error
     if done.returncode:
@@ -201,7 +217,8 @@ def filesystem(url: str) -> Any:
     if scheme.startswith("http"):
         from aiohttp import ClientTimeout
 
-        options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_read=SILENCE)}
+        timeout = ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+        options["client_kwargs"] = {"timeout": timeout}
     try:
         return fsspec.filesystem(scheme, **options)
     except (ImportError, ValueError) as error:
@@ -212,7 +229,8 @@ def open_store(index: ShardIndex, command: str = "") -> Store:
     """What reads the shards of an index.
 
     Raises:
-        ShardError: a URL of no kind that is allowed, or whose library is not installed.
+        ShardError: a URL of no kind that is allowed, or whose library is not installed, or a
+            command of which there is no program.
     """
     if not index.url:
         return Folder(index)
