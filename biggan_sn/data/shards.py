@@ -252,15 +252,24 @@ def _check_whole(index: ShardIndex) -> None:
         arrays[name].dtype != dtype or arrays[name].ndim != 1 for name, dtype in _TYPES.items()
     ):
         raise ValueError("its columns do not fit together")
-    if wrong := [n for n in index.names if Path(n).name != n or not n.endswith(".tar")]:
+    if wrong := [n for n in index.names if not _is_name(n)]:
         raise ValueError(f"{wrong[0]!r} is not the name of a shard")
+    if len(index.names) != len(index.sizes):
+        raise ValueError(f"it has {len(index.sizes)} sizes of {len(index.names)} shards")
+    if index.url and not (index.url.endswith("/") and index.url.isprintable()):
+        raise ValueError(f"{index.url!r} is not the URL of a folder")
     shard, offset, label = index.shard, index.offset, index.label
     if min(shard.min(), label.min(), index.size.min(), offset.min()) < 0 or (
         shard.max() >= len(index.names) or label.max() >= len(index.classes)
     ):
         raise ValueError("an image of it is nowhere, or of no class")
-    if (offset + index.size > np.array(index.sizes, np.int64)[shard]).any():
+    # Not offset + size: for some that lie too far, it has no room, and is negative.
+    if (offset > np.array(index.sizes, np.int64)[shard] - index.size).any():
         raise ValueError("an image of it lies behind the end of its shard")
+
+
+def _is_name(name: str) -> bool:
+    return Path(name).name == name and name.endswith(".tar") and name.isprintable()
 
 
 def _check_shards(root: Path, sizes: dict[str, int], remedy: str) -> None:

@@ -60,8 +60,10 @@ def scan_tar(file: BinaryIO, length: int, path: str) -> list[Entry]:
                 images += sample.finish()
     except ShardError:
         raise
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-        raise ShardError(f"{path}: not a readable tar ({error})") from error
+    except Exception as error:  # tarfile raises whatever it trips over, a header of headers as well
+        raise ShardError(
+            f"{path}: not a readable tar ({str(error) or type(error).__name__})"
+        ) from error
     if not images:
         raise ShardError(f"{path}: no images in it")
     return images
@@ -109,7 +111,7 @@ class _Sample:
 
     def _label(self, name: str, size: int, text: bytes) -> int:
         if size > len(text) or not text.strip().isdigit():
-            raise ShardError(f"{self.path}: {name} holds no class number: {text!r}")
+            raise ShardError(f"{self.path}: {name!r} holds no class number: {text!r}")
         if (label := int(text)) >= MOST_CLASSES:
             raise ShardError(f"{self.path}: label {label} is out of range")
         return label
