@@ -202,7 +202,10 @@ def stored_classes(root: Path) -> tuple[str, ...]:
     """The names of the classes of `root`, by its dataset.json or its index; none where there are
     only numbers, or neither can be read."""
     try:
-        classes = tuple(map(str, json.loads((root / CARD_NAME).read_text())["classes"]))
+        told = json.loads((root / CARD_NAME).read_text())["classes"]
+        if not isinstance(told, list):  # the letters of a word are no names
+            raise ValueError(told)
+        classes = tuple(map(str, told))
     except (OSError, ValueError, KeyError, TypeError):
         try:
             classes = read_index(root, "").classes

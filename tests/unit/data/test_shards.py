@@ -1,11 +1,15 @@
 """The index of shards: what it finds in good ones, and that no damage passes in silence."""
 
 import gzip
+import hashlib
 import io
 import json
 import pickle
 import re
+import struct
 import tarfile
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +18,16 @@ from hypothesis import strategies as st
 
 from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import (
+    CARD_NAME,
     INDEX_NAME,
     ShardError,
     build_index,
     load_index,
     save_index,
     scan_shard,
+    stored_classes,
 )
+from tests.unit.data.tampering import header
 
 BLOCK = 512
 LABELS = (3, 0, 3, 1, 12, 0)  # of the six samples in the shard "noise.tar" below
@@ -431,6 +438,271 @@ def test_index_of_another_kind(indexed):
         index_refused(indexed, INDEX_NAME, "not a readable index.*make_shards index")
     (indexed / INDEX_NAME).write_bytes(with_meta(version=99))
     index_refused(indexed, INDEX_NAME, "index version 99, not 2")
+
+
+# --------------------------------------------------------------------------- what an index holds
+
+
+def test_raw_images(tmp_path, tar_bytes, noise):
+    members = []
+    for number, image in enumerate(noise[:4]):
+        members += [(f"{number}.rgb", image.tobytes()), (f"{number}.cls", b"%d" % (number % 2))]
+    write(tmp_path, tar_bytes(members))
+    index = build_index(tmp_path)
+    assert index.raw.tolist() == [True] * 4 and index.size.tolist() == [32 * 32 * 3] * 4
+    reader, pixels = Reader(index, 32), np.zeros((32, 32, 3), np.uint8)
+    for number in range(4):
+        reader.read_into(number, pixels)
+        np.testing.assert_array_equal(pixels, noise[number])
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        (16 * 16 * 3, "16x16 pixels, but data.resolution is 32"),
+        (64 * 64 * 3, "64x64 pixels, but data.resolution is 32"),
+        (32 * 32 * 3 - 1, "3071 bytes are no square image"),
+        (32 * 32, "1024 bytes are no square image"),
+    ],
+)
+def test_raw_images_of_another_size(tmp_path, tar_bytes, size, reason):
+    write(tmp_path, tar_bytes([("a.rgb", bytes(size)), LABEL, *OTHER]))
+    reader = Reader(build_index(tmp_path), 32)
+    with pytest.raises(ShardError, match=rf"noise\.tar, image at byte 512: .*{reason}"):
+        reader.read_into(0, np.zeros((32, 32, 3), np.uint8))
+    reader.close()
+
+
+def test_raw_is_what_is_named_so(tmp_path, good, tar_bytes, encode, noise):
+    # Not by what is in it: pixels may begin like a JPEG does.
+    image = noise[0].copy()
+    image[0, 0] = (0xFF, 0xD8, 0xFF)
+    members = [("a.RGB", image.tobytes()), LABEL, ("b.png", encode(image)), ("b.cls", b"1")]
+    write(tmp_path, tar_bytes(members))
+    index = build_index(tmp_path)
+    assert index.raw.tolist() == [True, False]
+    reader, pixels = Reader(index, 32), np.zeros((32, 32, 3), np.uint8)
+    for number in (0, 1):
+        reader.read_into(number, pixels)
+        np.testing.assert_array_equal(pixels, image)
+    reader.close()
+
+
+def test_checksums_are_those_of_zip(tmp_path, good, members):
+    write(tmp_path, good)
+    contents = dict(members)
+    index = build_index(tmp_path)
+    expected = [zlib.crc32(contents[f"{number:04d}.png"]) for number in range(len(LABELS))]
+    assert index.crc.tolist() == expected
+    assert max(expected) >= 2**31, "also one that needs all 32 bits"
+
+
+def test_one_bit_of_an_image_is_seen_whatever_its_decoder_says(tmp_path, good, tar_bytes, encode):
+    image = encode(np.full((32, 32, 3), 200, np.uint8), "JPEG")
+    data = tar_bytes([("a.jpg", image), LABEL, *OTHER])
+    path = write(tmp_path, data)
+    index = build_index(tmp_path)
+    reader, pixels = Reader(index, 32), np.zeros((32, 32, 3), np.uint8)
+    reader.read_into(0, pixels)
+    for bit in range(0, 8 * len(image), 97):
+        damaged = bytearray(data)
+        damaged[512 + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ShardError, match="its bytes are not those that were indexed"):
+            reader.read_into(0, pixels)
+    reader.close()
+
+
+def test_columns_are_small(tmp_path, good):
+    write(tmp_path, good)
+    save_index(build_index(tmp_path))
+    for index in (build_index(tmp_path), load_index(tmp_path)):
+        found = {
+            n: getattr(index, n).dtype for n in ("shard", "size", "label", "offset", "crc", "raw")
+        }
+        assert found == {"shard": np.int32, "size": np.int32, "label": np.int32,
+                         "offset": np.int64, "crc": np.uint32, "raw": np.bool_}  # fmt: skip
+
+
+def test_images_of_more_than_the_column_holds(tmp_path):
+    # 2 GiB that are a hole in the file.
+    path = tmp_path / "large.tar"
+    with path.open("wb") as file:
+        file.write(header(b"a.jpg", 2**31))
+        file.truncate(512 + 2**31 + 4096)
+    refused(path, "'a.jpg' is too large for an image")
+
+
+def fingerprint_of_version_1(folder, found):
+    """As it was before there were checksums: of names, lengths and four columns of int64."""
+    names = sorted(path.name for path in folder.glob("*.tar"))
+    sizes = [(folder / name).stat().st_size for name in names]
+    digest = hashlib.sha256(json.dumps([names, sizes]).encode())
+    for column in zip(*found, strict=True):
+        digest.update(struct.pack(f"<{len(column)}q", *column))
+    return digest.hexdigest()[:16]
+
+
+def test_fingerprint_is_that_of_older_indices(indexed, members):
+    # A run that began with one goes on, for it looks at its fingerprint.
+    found = []
+    for shard, some in enumerate((members[:6], members[6:])):
+        data = (indexed / f"{shard}.tar").read_bytes()
+        for name, content in some:
+            if name.endswith(".png"):
+                label = LABELS[int(name[:4])]
+                found.append((shard, place(data, name)[1], len(content), label))
+    expected = fingerprint_of_version_1(indexed, found)
+    assert build_index(indexed).fingerprint == load_index(indexed).fingerprint == expected
+
+
+def test_fingerprint_as_version_1_wrote_it(tmp_path, tar_bytes):
+    write(tmp_path, tar_bytes([IMAGE, LABEL, *OTHER]), "0.tar")
+    write(tmp_path, tar_bytes(OTHER), "1.tar")
+    assert build_index(tmp_path).fingerprint == "e121e624cb24b932"
+
+
+def test_fingerprint_is_of_the_data_not_of_its_place(indexed):
+    here = build_index(indexed, tuple("abcdefghijklm"))
+    assert here.fingerprint == load_index(indexed).fingerprint
+    save_index(replace(here, url="https://elsewhere/data/"))
+    there = load_index(indexed)
+    assert there.fingerprint == here.fingerprint and there.url == "https://elsewhere/data/"
+
+
+def test_index_of_shards_at_a_url(indexed, tmp_path):
+    folder = tmp_path / "no shards"
+    folder.mkdir()
+    here = load_index(indexed)
+    save_index(replace(here, root=folder, url="s3://bucket/a/"))
+    there = load_index(folder)
+    assert there.path(1) == "s3://bucket/a/1.tar"
+    assert there.where(0) == f"s3://bucket/a/0.tar, image at byte {here.offset[0]}"
+    assert here.path(1) == str(indexed / "1.tar")
+
+
+def test_index_older_than_this(indexed):
+    arrays = dict(np.load(indexed / INDEX_NAME))
+    meta = json.loads(arrays.pop("meta").tobytes()) | {"version": 1}
+    del arrays["raw"], arrays["crc"], meta["url"]
+    text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    (indexed / INDEX_NAME).write_bytes(as_npz(meta=text, **arrays))
+    index_refused(indexed, INDEX_NAME, "index version 1, not 2; write it with: .*make_shards index")
+
+
+@pytest.mark.parametrize(
+    ("card", "classes"),
+    [
+        ('{"classes": ["cat", "dog", "owl"]}', ("cat", "dog", "owl")),
+        ('{"classes": ["0", "1", "2"]}', ()),
+        ('{"classes": ["1", "0"]}', ("1", "0")),
+        ('{"classes": [5, 6]}', ("5", "6")),
+        ('{"classes": []}', ()),
+        ('{"classes": 3}', ("index",)),
+        ('{"classes": null}', ("index",)),
+        ('{"classes": "cat"}', ("index",)),
+        ('{"classes": {"cat": 0}}', ("index",)),
+        ("{}", ("index",)),
+        ("[]", ("index",)),
+        ("{", ("index",)),
+        ("", ("index",)),
+        (None, ("index",)),
+    ],
+)
+def test_names_of_classes_are_on_the_card_or_in_the_index(indexed, card, classes):
+    named = tuple(f"class {number}" for number in range(13))
+    save_index(build_index(indexed, named))
+    if card is not None:
+        (indexed / CARD_NAME).write_text(card)
+    assert stored_classes(indexed) == (named if classes == ("index",) else classes)
+
+
+def test_no_names_of_classes(indexed, tmp_path):
+    assert stored_classes(indexed) == ()  # numbers
+    (indexed / INDEX_NAME).write_bytes(b"garbage")
+    assert stored_classes(indexed) == ()
+    assert stored_classes(tmp_path / "nowhere") == ()
+    (indexed / CARD_NAME).write_bytes(b"\xff\xfe{")
+    assert stored_classes(indexed) == ()
+
+
+def resealed(indexed, change):
+    """The index after a change that its fingerprint goes with."""
+    arrays = dict(np.load(indexed / INDEX_NAME))
+    meta = json.loads(arrays.pop("meta").tobytes())
+    change(meta, arrays)
+    digest = hashlib.sha256(json.dumps([meta["names"], meta["sizes"]]).encode())
+    for name in ("shard", "offset", "size", "label"):
+        digest.update(arrays[name].astype(np.int64).tobytes())
+    meta["fingerprint"] = digest.hexdigest()[:16]
+    text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    (indexed / INDEX_NAME).write_bytes(as_npz(meta=text, **arrays))
+
+
+def put(column, value):
+    def change(meta, arrays):
+        arrays[column] = arrays[column].copy()
+        arrays[column][2] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda meta, arrays: None, None),
+        (
+            lambda meta, arrays: meta.update(names=["../0.tar", "1.tar"]),
+            "'../0.tar' is not the name",
+        ),
+        (lambda meta, arrays: meta.update(names=["/0.tar", "1.tar"]), "'/0.tar' is not the name"),
+        (lambda meta, arrays: meta.update(names=["0.tar", "1.npz"]), "'1.npz' is not the name"),
+        (lambda meta, arrays: meta.update(names=["0.tar"]), "2 sizes of 1 shards"),
+        (lambda meta, arrays: meta.update(names=["0.tar"], sizes=[10**6]), "nowhere, or of no"),
+        (lambda meta, arrays: meta.update(sizes=[*meta["sizes"], 1]), "3 sizes of 2 shards"),
+        (lambda meta, arrays: meta.update(names=["\n.tar", "1.tar"]), "'\\n.tar' is not the name"),
+        (lambda meta, arrays: meta.update(url="http://a"), "'http://a' is not the URL of a folder"),
+        (lambda meta, arrays: meta.update(sizes=[1, 1]), "behind the end of its shard"),
+        (lambda meta, arrays: meta.update(classes=["a", "b"]), "nowhere, or of no class"),
+        (put("shard", 2), "nowhere, or of no class"),
+        (put("shard", -1), "nowhere, or of no class"),
+        (put("label", 13), "nowhere, or of no class"),
+        (put("label", -1), "nowhere, or of no class"),
+        (put("size", -1), "nowhere, or of no class"),
+        (put("offset", -1), "nowhere, or of no class"),
+        (put("size", 2**31 - 1), "behind the end of its shard"),
+        (put("offset", 2**40), "behind the end of its shard"),
+        (put("offset", 2**63 - 1), "behind the end of its shard"),
+        (lambda meta, arrays: arrays.update(crc=arrays["crc"][:-1]), "do not fit together"),
+        (lambda meta, arrays: arrays.update(raw=arrays["raw"].astype(np.uint8)), "do not fit"),
+        (lambda meta, arrays: arrays.update(label=arrays["label"].astype(np.int64)), "do not fit"),
+        (lambda meta, arrays: arrays.update(shard=arrays["shard"].astype(">i4")), "do not fit"),
+        (
+            lambda meta, arrays: arrays.update({n: a[:, None] for n, a in arrays.items()}),
+            "do not fit",
+        ),
+        (lambda meta, arrays: arrays.update({n: a[:0] for n, a in arrays.items()}), "zero-size"),
+    ],
+)
+def test_index_that_points_elsewhere(indexed, change, reason):
+    resealed(indexed, change)
+    if reason is None:
+        load_index(indexed)
+    else:
+        index_refused(indexed, INDEX_NAME, f"not a readable index .*{re.escape(reason)}")
+
+
+def test_an_image_may_end_with_its_shard(indexed):
+    # The last byte of a shard is a byte of it.
+    size = (indexed / "1.tar").stat().st_size
+
+    def change(meta, arrays):
+        arrays["offset"] = arrays["offset"].copy()
+        arrays["offset"][-1] = size - arrays["size"][-1]
+
+    resealed(indexed, change)
+    load_index(indexed)
 
 
 # -------------------------------------------------------------------------------------- at random

@@ -466,7 +466,7 @@ BAD_NOW_AND_THEN = {
 
 @pytest.mark.parametrize("kind", BAD_NOW_AND_THEN)
 def test_training_goes_on_where_a_server_fails_now_and_then(index, elsewhere, patience, kind):
-    patience(silence=0.5)
+    patience(silence=0.5 if "before" in BAD_NOW_AND_THEN[kind] else 30.0)
     local = take(index, 4, chunk=4)
     with Web(index.root, spoiled(4, **BAD_NOW_AND_THEN[kind])) as web:
         assert same(take(elsewhere(web.url), 4, chunk=4), local)
@@ -474,11 +474,11 @@ def test_training_goes_on_where_a_server_fails_now_and_then(index, elsewhere, pa
 
 def test_a_slow_server_is_waited_for(index, elsewhere, patience):
     # Never silent for long, though the whole takes longer than that.
-    patience(NEVER, silence=0.4)
-    with Web(index.root, spoiled(1, piece=4096, between=0.15)) as web:
+    patience((0.01,), silence=1.0)
+    with Web(index.root, spoiled(1, piece=2048, between=0.2)) as web:
         start = time.perf_counter()
-        assert same(take(elsewhere(web.url), 1, chunk=4), take(index, 1, chunk=4))
-        assert time.perf_counter() - start > 0.4
+        assert same(take(elsewhere(web.url), 1, chunk=4, connections=12), take(index, 1, chunk=4))
+        assert time.perf_counter() - start > 1.0
 
 
 BAD_FOR_GOOD = {
@@ -493,7 +493,7 @@ BAD_FOR_GOOD = {
 
 @pytest.mark.parametrize("kind", BAD_FOR_GOOD)
 def test_a_server_that_fails_for_good_is_named(index, elsewhere, patience, kind):
-    patience((0.01,) * 2, silence=0.15)
+    patience((0.01,) * 2, silence=0.15 if kind == "silent" else 30.0)
     changes, reason = BAD_FOR_GOOD[kind]
     with Web(index.root, spoiled(1, **changes)) as web:
         far = elsewhere(web.url)
@@ -504,8 +504,7 @@ def test_a_server_that_fails_for_good_is_named(index, elsewhere, patience, kind)
             assert not isinstance(caught.value, DamagedError)
             assert len(str(caught.value).splitlines()) == 1
         assert time.perf_counter() - start < 10
-        asked = sum(path == "0000.tar" for path, *_ in web.asked)
-        assert asked or len(web.asked) > 1
+        assert len(web.asked) > 1
 
 
 def test_what_is_missing_is_asked_for_once(index, elsewhere):
