@@ -40,6 +40,16 @@ def test_order_differs_by_epoch_and_seed():
     assert len({tuple(order.tolist()) for order in orders}) == len(orders)
 
 
+def test_no_epoch_comes_again():
+    every = {
+        "shuffled": Shuffled(20, 0)(range(20 * 300)),
+        "balanced": Balanced(np.arange(20), 0)(range(20 * 300)),
+        "chunked": Chunked(40, 0, 2, 1)(range(40 * 300))[::2],
+    }
+    for name, images in every.items():
+        assert len({tuple(epoch) for epoch in images.reshape(300, 20).tolist()}) == 300, name
+
+
 # ---------------------------------------------------------------------------------------- balanced
 
 LABELS = st.integers(1, 6).flatmap(  # every class has an image, and some have more
