@@ -191,9 +191,7 @@ class Array:
     values: NDArray[np.uint8]
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, by_columns, content = state
-        if not isinstance(kind, Kind) or not isinstance(content, bytes):
-            raise ValueError("an array that is not uint8")
+        _, shape, _, by_columns, content = state
         values = np.frombuffer(content, np.uint8)
         self.values = values.reshape(shape, order="F" if by_columns else "C")
 

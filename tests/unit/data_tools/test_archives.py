@@ -169,6 +169,12 @@ def test_damaged_tars_are_named(train, tmp_path, capsys, damage):
     assert files(tmp_path / "out") == []
 
 
+def test_an_image_that_reaches_into_the_next_tar(train, tmp_path, capsys):
+    member_beyond_its_tar(train)
+    refused(capsys, f"{train}: a.tar: 'y.JPEG' is cut off", "imagenet", train, tmp_path / "out",
+            "--resolution", SIDE)  # fmt: skip
+
+
 @pytest.mark.parametrize(("members", "named"), [
     ([("a.tar", b"text" * 300), ("b.tar", None)], "a.tar"),
     ([("a.tar", tar_of([("notes.txt", b"")])), ("b.tar", None)], "a.tar: no images in it"),

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -162,6 +163,15 @@ def test_wrong_numbers(tree, tmp_path, capsys, option, value):
     refused(capsys, f"{option} must be .*got {value}", "folder", tree, tmp_path / "out",
             "--resolution", SIDE, option, value)  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+def test_terminated_before_the_first_image(tree, tmp_path, capsys, monkeypatch):
+    def open_slowly(path):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("data_tools.make_shards.open_folder", open_slowly)
+    assert make("folder", tree, tmp_path / "out") == 130
+    assert capsys.readouterr().err == "make_shards: stopped; the same command goes on\n"
 
 
 @pytest.mark.parametrize(

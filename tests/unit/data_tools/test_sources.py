@@ -1,12 +1,13 @@
 """Folders, Kaggle's folders and tables of labels."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from biggan_sn.data.shards import load_index
-from data_tools.sources import find_images, labels_of, open_folder, open_kaggle
+from data_tools.sources import check_classes, find_images, labels_of, open_folder, open_kaggle
 from tests.unit.data_tools.making import (
     CLASSES,
     SIDE,
@@ -54,6 +55,15 @@ def test_digest_is_of_names_sizes_and_labels(tree):
         change()
         seen.add(open_folder(tree).digest())
     assert len(seen) == 5
+    source = open_folder(tree)
+    assert replace(source, labels=source.labels[::-1]).digest() != source.digest()
+
+
+def test_no_class_is_empty(tree):
+    source = open_folder(tree)
+    check_classes(source, tree)
+    with pytest.raises(ValueError, match=f"{tree}: no images of class bee"):
+        check_classes(replace(source, labels=np.where(source.labels == 1, 0, 2)), tree)
 
 
 def test_image_that_vanishes_is_left_out(tree, tmp_path, capsys, monkeypatch):
@@ -119,6 +129,12 @@ def test_kaggle_of_other_classes(kaggle, tmp_path, capsys):
     refused(capsys, "LOC_val_solution.csv: not the classes of .*: n09999999", "kaggle", kaggle,
             tmp_path / "out", "--resolution", SIDE, "--split", "val")  # fmt: skip
     assert files(tmp_path / "out") == []
+
+
+def test_what_lies_beside_kaggles_is_not_taken_for_it(kaggle):
+    (kaggle / "other").mkdir()
+    with pytest.raises(ValueError, match="not the folder of Kaggle"):
+        open_kaggle(kaggle / "other", "train")
 
 
 def test_what_is_not_kaggles(tree, tmp_path, capsys):
