@@ -3,6 +3,7 @@
 import io
 import re
 import threading
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -15,9 +16,9 @@ from PIL import Image
 
 from biggan_sn.config import DataConfig
 from biggan_sn.data.loader import Loader, normalize, open_dataset, shift, to_pixels
-from biggan_sn.data.order import Shuffled
+from biggan_sn.data.order import Balanced, Shuffled
 from biggan_sn.data.reader import Reader
-from biggan_sn.data.shards import ShardError
+from biggan_sn.data.shards import ShardError, save_index
 from tests.unit.data.streams import CPU, SIDE, as_images, config, take
 
 
@@ -61,6 +62,30 @@ def test_starting_anywhere_is_having_come_there(index, start):
     started = take(index, count, start=start, flip=True, shift=2)
     for one, other in zip(came, started, strict=True):
         assert torch.equal(one[: 12 * count], other)
+
+
+def test_balanced_batches(index, pictures):
+    labels = np.arange(20) % 3
+    whole = take(index, 10, seed=5, balanced=True)
+    numbers = Balanced(labels, 5)(range(120))
+    torch.testing.assert_close(whole[0], as_images(pictures[numbers]))
+    assert whole[1].tolist() == labels[numbers].tolist()
+    assert torch.equal(whole[1].reshape(-1, 3).sort(1).values, torch.arange(3).expand(40, 3))
+    cut = take(index, 8, start=24, ranks=3, microbatch=2, seed=5, balanced=True)
+    assert torch.equal(cut[0], whole[0][24:]) and torch.equal(cut[1], whole[1][24:])
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_streams_of_other_sizes_from_one_loader(index, chunk):
+    # The memory of one is no memory for the other.
+    loader = Loader(index, config(index, chunk=chunk), 0, CPU)
+    wide, narrow = loader.batches(0, 12, 0, 1, 12), loader.batches(0, 12, 0, 1, 4)
+    expected = take(index, 4, chunk=chunk)[0]
+    for number in range(4):
+        assert torch.equal(next(wide).images, expected[12 * number :][:12])
+        parts = [next(narrow).images for _ in range(3)]
+        assert torch.equal(torch.cat(parts), expected[12 * number :][:12])
+    loader.close()
 
 
 def test_many_threads_read_as_one(tmp_path, write_shards, encode):
@@ -379,6 +404,25 @@ def test_open_dataset_that_does_not_fit(index, changed, reason):
     values["path"] = values["path"].format(root=index.root)
     with pytest.raises(ShardError, match="^" + reason.format(root=index.root)):
         open_dataset(DataConfig(**values))
+
+
+def test_orders_that_do_not_go_together(index):
+    reason = r"^data\.balanced takes images from everywhere, and does not go with chunks"
+    with pytest.raises(ShardError, match=reason):
+        open_dataset(config(index, balanced=True, chunk=4))
+    for options in ({"balanced": True}, {"chunk": 4}):
+        assert len(open_dataset(config(index, **options))) == 20
+
+
+def test_balance_wants_an_image_of_every_class(index):
+    named = replace(index, classes=("cat", "dog", "owl", "yak"))
+    try:
+        save_index(named)
+        with pytest.raises(ShardError, match=f"^{index.root}: class 'yak' has no image"):
+            open_dataset(config(named, balanced=True))
+        assert len(open_dataset(config(named))) == 20
+    finally:
+        save_index(index)
 
 
 def test_open_dataset_looks_into_every_shard(tmp_path, write_shards, encode, pictures):
