@@ -1,6 +1,7 @@
 """The verbs as a person uses them, from training to a picture."""
 
 import csv
+import gc
 import json
 
 import numpy as np
@@ -133,6 +134,34 @@ def table_of(text):
         row[0]: [tuple(map(float, cell.split(" to "))) for cell in row[2:] if " to " in cell]
         for row in rows
     }
+
+
+# webdataset leaves a file open that it did not read to its end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_bench_of_reading(shards, capsys, monkeypatch):
+    from biggan_sn.bench import data
+
+    monkeypatch.setattr(data, "BATCH", 8)
+    monkeypatch.setattr(data, "IMAGES", 64)
+    arguments = ["bench", "--mode", "data", "--rounds", "2", "--images_per_round", "20"]
+    arguments += ["--data.resolution", "32"]
+    assert main([*arguments, "--data.path", str(shards), "--data.num_classes", "3"]) == 0
+    assert main(arguments) == 0
+    given, jpeg, raw = map(json.loads, capsys.readouterr().out.splitlines())
+    ours, theirs, bare = "biggan_sn", data.PIPELINE, "decoding alone"
+    assert [set(record) & {ours, theirs, bare} for record in (given, jpeg, raw)] == [
+        {ours, theirs},  # PNG
+        {ours, theirs, bare},
+        {ours},
+    ]
+    assert raw["bytes"] == 32 * 32 * 3 > 3 * jpeg["bytes"]
+    for record in (given, jpeg):
+        least, most = record[theirs]["range"]
+        assert 0 < least <= record[theirs]["times"] <= most
+    assert all(record[ours]["per_core"] > 0 for record in (given, jpeg, raw))
+    gc.collect()
+    assert main([*arguments[:2], "dta"]) == 2
+    assert "did you mean 'data'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
