@@ -27,7 +27,7 @@ from biggan_sn.data.shards import (
     scan_shard,
     stored_classes,
 )
-from tests.unit.data.tampering import header
+from tests.unit.data.tampering import header, member, padded, record
 
 BLOCK = 512
 LABELS = (3, 0, 3, 1, 12, 0)  # of the six samples in the shard "noise.tar" below
@@ -280,6 +280,28 @@ def test_links_and_devices(tmp_path, tar_bytes, kind):
     info.type, info.linkname = kind, "/etc/passwd"
     data = tar_bytes([("a.jpg", info), LABEL, *OTHER])
     refused(write(tmp_path, data), "'a.jpg' is not a regular file")
+
+
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        header(b"a.jpg", 5, b"S", at_386=b"%011o\0" * 2 % (0, 5), at_483=b"%011o\0" % 9),
+        member(b"pax", record(b"GNU.sparse.map", b"0,5"), b"x") + header(b"a.jpg", 5),
+    ],
+    ids=["old", "pax"],
+)
+def test_files_with_holes(tmp_path, tar_bytes, sparse):
+    # Their bytes do not lie in the tar as they are in the file.
+    rest = tar_bytes([LABEL, *OTHER])
+    refused(write(tmp_path, sparse + padded(b"image") + rest), "'a.jpg' is not a regular file")
+
+
+def test_the_folder_is_part_of_a_key(tmp_path, tar_bytes):
+    one, other = [("x/a.jpg", b"one"), ("x/a.cls", b"1")], [("y/a.cls", b"2"), ("y/a.jpg", b"two")]
+    path = write(tmp_path, data := tar_bytes(one + other))
+    found = [(data[row.offset :][: row.size], row.label) for row in scan_shard(path)]
+    assert found == [(b"one", 1), (b"two", 2)]
+    refused(write(tmp_path, tar_bytes([one[0], other[0]])), "sample 'x/a' has no .cls member")
 
 
 @pytest.mark.parametrize("size", [-1, -1024, 2**40, 2**62, 2**70])
