@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,8 @@ class ShardIndex:
     def path(self, shard: int) -> str:
         """Path or URL of a shard."""
         name = self.names[shard]
+        if self.url.startswith("http"):
+            name = quote(name)  # a # or ? would end the path
         return self.url + name if self.url else str(self.root / name)
 
     def where(self, image: int) -> str:
@@ -146,6 +149,8 @@ def index_of(
         )
     if len(np.unique(label)) < 2:
         raise ShardError(f"{url or root}: all {len(label)} images have one label, {label[0]}")
+    if odd := [name for name in names if not _is_name(name)]:
+        raise ShardError(f"{url or root}: {odd[0]!r} cannot be the name of a shard: rename it")
     return index
 
 

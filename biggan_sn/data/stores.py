@@ -19,6 +19,7 @@ from biggan_sn.data.shards import ShardError, ShardIndex
 SCHEMES = ("http", "https", "s3", "gs", "az", "hf")
 PATIENCE = (0.1, 0.5, 2.0, 8.0, 30.0)  # seconds to wait before asking again
 SILENCE = 30.0  # seconds for which a server may send nothing
+UNLIMITED = 65536  # open files, where nobody sets a limit
 READERS = 4  # folders that a process has open at most: to train, held-out ones, looks at both
 
 
@@ -79,8 +80,12 @@ class Folder:
 
 def _most_open() -> int:
     """A share of the files that the process may have open, after asking for all it can get."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (ValueError, OSError):  # some systems allow less than they say
+        most = soft
     return max(16, most // 2 // READERS)
 
 
@@ -183,7 +188,8 @@ def persistently(path: str, read: Callable[[], bytes], size: int, closed: Event)
             data = read()
             if len(data) == size:
                 return data
-            raise OSError(f"{len(data)} bytes came instead of {size}")
+            hint = ": does it serve ranges of bytes?" if len(data) > size else ""
+            raise OSError(f"{len(data)} bytes came instead of {size}{hint}")
         except Exception as error:  # each library has errors of its own
             missing = isinstance(error, FileNotFoundError)
             if seconds is None or missing or closed.wait(seconds):

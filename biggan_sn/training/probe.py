@@ -89,7 +89,7 @@ class Probe:
         images = self._here * self._place[1]
         first = (step // self._every if self._every else 0) * images
         # Training images from the beginning of the run: looks take fewer than training does, so D
-        # has seen them when they come here.
+        # has seen them when they come here (with data.chunk: if a look takes no more than a batch).
         share = (first, images, *self._place, self._here)
         self._fakes = shares(*share)
         self._reals = {name: stream.batches(*share) for name, stream in self._streams.items()}

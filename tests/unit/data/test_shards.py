@@ -808,3 +808,9 @@ def unless_refused(function):
         return function(), None
     except ShardError as error:
         return None, str(error)
+
+
+def test_a_shard_whose_name_cannot_be_shown(tmp_path, good):
+    write(tmp_path, good, "a\nb.tar")
+    with pytest.raises(ShardError, match=r"'a\\nb.tar' cannot be the name of a shard: rename it"):
+        build_index(tmp_path)
