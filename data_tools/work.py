@@ -267,9 +267,9 @@ def show_progress(total: int, unit: str = "image") -> Iterator[Advance]:
         now = time.monotonic()
         if now - last >= LINES_EVERY:
             last = now
-            rate = max(done - first, 1) / (now - start)
-            left = (total - done) / rate
-            print(f"{done}/{total} {unit}s, {rate:.0f}/s, {left:.0f} s to go", file=sys.stderr)
+            rate = (done - first) / (now - start)
+            ahead = f", {rate:.0f}/s, {(total - done) / rate:.0f} s to go" if rate else ""
+            print(f"{done}/{total} {unit}s{ahead}", file=sys.stderr)
 
     yield advance
 

@@ -73,6 +73,11 @@ def test_a_good_set(good, capsys):
     assert not (good / WORKPLACE).exists()
 
 
+def test_what_make_shards_writes(shards, tmp_path):
+    code, report = check(Path(shutil.copytree(shards, tmp_path / "made")))
+    assert (code, report["found"], report["hashes_known"]) == (0, [], True)
+
+
 def test_hashes_that_are_not_known(good, capsys):
     (good / "dataset.json").unlink()
     code, report = check(good)

@@ -279,12 +279,15 @@ def test_progress_in_a_log(capsys, monkeypatch):
     monkeypatch.setattr(work.time, "monotonic", lambda: now)
     with show_progress(1000) as advance:
         advance(400)  # there from a run before
+        now += 10
+        advance(0)
+        assert capsys.readouterr().err == "400/1000 images\n"
         now += 9.9
         advance(100)
         assert capsys.readouterr().err == ""
         now += 0.1
         advance(100)
-        assert capsys.readouterr().err == "600/1000 images, 20/s, 20 s to go\n"
+        assert capsys.readouterr().err == "600/1000 images, 10/s, 40 s to go\n"
         now += 5
         advance(400)
     assert capsys.readouterr().err == ""
