@@ -18,6 +18,8 @@ from tests.unit.data_tools.features import BATCH, IMAGES, noise_set, refused, ro
 from tests.unit.data_tools.shardsets import flip, noise, write_set
 
 ROOT = Path(__file__).parents[3]
+# Ctrl-C ends it, also where the tests themselves run in the background.
+PYTHON = ("env", "--default-signal=INT", sys.executable)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +46,7 @@ def stopped(folder, out, signal_, save_every):
     """Stops a run of its own process some batches after its part is there; how far that was, its
     exit code, and what it said."""
     part = out.with_name("s.npz.part")
-    words = [sys.executable, "-m", "tests.unit.data_tools.features", "0.12", str(save_every)]
+    words = [*PYTHON, "-m", "tests.unit.data_tools.features", "0.12", str(save_every)]
     words += [str(folder), "--out", str(out), "--extractor", "colours", "--batch", str(BATCH)]
     program = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

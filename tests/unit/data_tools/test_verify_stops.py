@@ -26,6 +26,8 @@ from tests.unit.data_tools.shardsets import (
 
 FIRST, SECOND, THIRD = SHARDS = ("000000.tar", "000001.tar", "000002.tar")
 ROOT = Path(__file__).parents[3]
+# Ctrl-C ends it, also where the tests themselves run in the background.
+PYTHON = ("env", "--default-signal=INT", sys.executable)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ raise SystemExit(verify_shards.main(sys.argv[1:]))
 
 def stopped(folder, signal_):
     """A check that is stopped when one shard is done, and not all."""
-    words = [sys.executable, "-c", SLOW, str(folder), "--processes", "1"]
+    words = [*PYTHON, "-c", SLOW, str(folder), "--processes", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     program = subprocess.Popen(words, cwd=ROOT, **pipes)
     journal = folder / WORKPLACE / "journal.jsonl"

@@ -18,6 +18,8 @@ from tests.unit.data_tools import tasks
 from tests.unit.data_tools.tasks import PLAN, TASKS
 
 ROOT = Path(__file__).parents[3]
+# Ctrl-C ends it, also where the tests themselves run in the background.
+PYTHON = ("env", "--default-signal=INT", sys.executable)
 PATIENCE = 20.0  # seconds
 
 
@@ -34,7 +36,7 @@ def begun(folder):
 @contextmanager
 def started(folder, name, processes=2):
     """The program, in a session of its own."""
-    words = [sys.executable, "-m", "tests.unit.data_tools.tasks", str(folder), str(processes), name]
+    words = [*PYTHON, "-m", "tests.unit.data_tools.tasks", str(folder), str(processes), name]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     program = subprocess.Popen(words, cwd=ROOT, start_new_session=True, **pipes)
     try:
