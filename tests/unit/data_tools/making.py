@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import tarfile
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ import numpy as np
 from PIL import Image
 
 from data_tools.make_shards import main
+
+# Ctrl-C ends it, also where the tests themselves run in the background.
+PYTHON = ("env", "--default-signal=INT", sys.executable)
 
 SIDE = 32
 CLASSES = ("ant", "bee", "cow")

@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from biggan_sn.evaluation.extractors import EXTRACTORS
 from data_tools import extracting
 from data_tools.extracting import SAVE_EVERY
 from tests.unit.data_tools.features import BATCH, IMAGES, noise_set, refused, row, run
+from tests.unit.data_tools.making import PYTHON
 from tests.unit.data_tools.shardsets import flip, noise, write_set
 
 ROOT = Path(__file__).parents[3]
-# Ctrl-C ends it, also where the tests themselves run in the background.
-PYTHON = ("env", "--default-signal=INT", sys.executable)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from biggan_sn.data.shards import INDEX_NAME, build_index, load_index, save_inde
 from data_tools import verifying
 from data_tools.verify_shards import main
 from data_tools.verifying import WORKPLACE
+from tests.unit.data_tools.making import PYTHON
 from tests.unit.data_tools.shardsets import (
     CLASSES,
     check,
@@ -26,8 +26,6 @@ from tests.unit.data_tools.shardsets import (
 
 FIRST, SECOND, THIRD = SHARDS = ("000000.tar", "000001.tar", "000002.tar")
 ROOT = Path(__file__).parents[3]
-# Ctrl-C ends it, also where the tests themselves run in the background.
-PYTHON = ("env", "--default-signal=INT", sys.executable)
 
 
 @pytest.fixture

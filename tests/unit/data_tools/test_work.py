@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -15,11 +14,10 @@ import pytest
 from data_tools import work
 from data_tools.work import Journal, complete, exit_code, show_progress, whole_file
 from tests.unit.data_tools import tasks
+from tests.unit.data_tools.making import PYTHON
 from tests.unit.data_tools.tasks import PLAN, TASKS
 
 ROOT = Path(__file__).parents[3]
-# Ctrl-C ends it, also where the tests themselves run in the background.
-PYTHON = ("env", "--default-signal=INT", sys.executable)
 PATIENCE = 20.0  # seconds
 
 

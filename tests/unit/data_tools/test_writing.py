@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from data_tools.sources import open_folder
 from data_tools.writing import Plan
 from tests.unit.data_tools.making import (
     CLASSES,
+    PYTHON,
     SIDE,
     contents,
     files,
@@ -76,7 +76,7 @@ def whole(photographs, tmp_path_factory):
 
 def command(photographs, out, processes):
     return [
-        *(sys.executable, "-m", "data_tools.make_shards", "folder", str(photographs), str(out)),
+        *(*PYTHON, "-m", "data_tools.make_shards", "folder", str(photographs), str(out)),
         *("--resolution", str(SIDE), "--per_shard", "10", "--processes", str(processes)),
     ]
 
