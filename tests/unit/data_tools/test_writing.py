@@ -87,21 +87,30 @@ def test_the_number_of_processes_does_not_show(photographs, whole, tmp_path, pro
     assert contents(tmp_path / "out") == whole
 
 
+def started_and_stopped(words, journal, stop):
+    """Exit code and messages of a run that gets a signal after three shards."""
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        if journal.exists() and journal.read_text().count("\n") >= 4:
+            process.send_signal(stop)
+            break
+        time.sleep(0.005)
+    said = process.communicate(timeout=60)[1].splitlines()
+    return process.returncode, said
+
+
 @pytest.mark.parametrize(("stop", "processes"), [
     (signal.SIGKILL, 2), (signal.SIGTERM, 2), (signal.SIGINT, 2), (signal.SIGTERM, 1),
 ])  # fmt: skip
 def test_a_run_that_is_stopped_goes_on(photographs, whole, tmp_path, stop, processes):
     out = tmp_path / "out"
     journal = out / ".unfinished" / "journal.jsonl"
-    process = subprocess.Popen(
-        command(photographs, out, processes), stderr=subprocess.PIPE, text=True
-    )
-    while not journal.exists() or journal.read_text().count("\n") < 4:
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(stop)
-    said = process.communicate(timeout=60)[1].splitlines()
-    assert process.returncode == {signal.SIGKILL: -9}.get(stop, 130)
+    for _ in range(5):  # on a busy machine it may be done before it is told to stop
+        code, said = started_and_stopped(command(photographs, out, processes), journal, stop)
+        if code:
+            break
+        shutil.rmtree(out)
+    assert code == {signal.SIGKILL: -9}.get(stop, 130)
     if stop != signal.SIGKILL:
         assert said == ["make_shards: stopped; the same command goes on"]
     assert files(out) == [".unfinished"]
