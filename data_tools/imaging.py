@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 Whole = NDArray[np.unsignedinteger[Any]]
@@ -73,6 +73,8 @@ def decode(file: bytes) -> tuple[Pixels, bool]:
             animated = bool(getattr(opened, "is_animated", False))
             opened.load()
             return np.asarray(_rgb(_upright(opened))), animated
+    except UnidentifiedImageError as error:
+        raise UnreadableError(f"none of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises whatever its parsers trip over
         raise UnreadableError(str(error) or type(error).__name__) from error
 

@@ -139,7 +139,7 @@ def _from_source(parsed: argparse.Namespace) -> None:
     made = make_shards(plan, parsed.out, parsed.processes)
     _report(made.shards)
     if made.left_out:
-        print(f"{made.left_out} images left out: {parsed.out / 'report.json'}")
+        print(f"images left out: {made.left_out}, listed in {parsed.out / 'report.json'}")
 
 
 def _check_numbers(parsed: argparse.Namespace) -> None:

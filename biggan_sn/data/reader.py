@@ -5,7 +5,7 @@ import io
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from zlib_ng.zlib_ng import crc32
 
 from biggan_sn.data.shards import ShardIndex
@@ -121,4 +121,7 @@ def _decode_png(data: bytes, pixels: Pixels) -> tuple[int, int]:
 
 
 def _open(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("PNG",))
+    try:
+        return Image.open(io.BytesIO(data), formats=("PNG",))
+    except UnidentifiedImageError as error:
+        raise ValueError("neither a JPEG nor a PNG") from error

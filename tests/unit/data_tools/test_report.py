@@ -127,10 +127,10 @@ def test_the_report_names_what_was_left_out_or_is_notable(tree, tmp_path, capsys
     plain((1, 2, 3), (31, 99)).save(tree / "ant" / "small.png")
     out = tmp_path / "out"
     assert make("folder", tree, out, "--damaged_share", 0.1) == 0
-    assert f"1 images left out: {out}/report.json" in capsys.readouterr().out
+    assert f"images left out: 1, listed in {out}/report.json" in capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
     assert [row["image"] for row in report["left_out"]] == [str(bad)]
-    assert "cannot identify" in report["left_out"][0]["reason"]
+    assert "none of JPEG" in report["left_out"][0]["reason"]
     assert report["animated"] == [str(moving)]
     assert report["enlarged"] == 1
     assert json.loads((out / "dataset.json").read_text())["counts"] == [5, 6, 5]
