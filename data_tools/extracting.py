@@ -23,7 +23,7 @@ from biggan_sn.data.reader import Pixels, Reader
 from biggan_sn.data.shards import ShardError, ShardIndex
 from biggan_sn.evaluation.extractors import Extractor
 from data_tools.moments import Moments, merge, no_moments
-from data_tools.work import check_plan, show_progress, whole_file
+from data_tools.work import check_plan, noticed_stops, show_progress, whole_file
 
 VERSION = 1
 PART = ".part"  # what is added to the name of an unfinished file
@@ -143,24 +143,27 @@ def _go_on(
     reader = Reader(task.index, task.resolution)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     saved = time.monotonic()
-    try:
-        for numbers, images in _batches(reader, pool, state.done, task.batch):
-            state = _add(task, state, numbers, images)
-            advance(len(numbers))
-            if time.monotonic() - saved >= SAVE_EVERY:
-                _save(part, task, state)
-                saved = time.monotonic()
-    except (KeyboardInterrupt, ShardError):
-        _save(part, task, state)
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        reader.close()
+    with noticed_stops() as stops:
+        try:
+            for numbers, images in _batches(reader, pool, state.done, task.batch):
+                state = _add(task, state, numbers, images)
+                advance(len(numbers))
+                if stops:
+                    raise KeyboardInterrupt
+                if time.monotonic() - saved >= SAVE_EVERY:
+                    _save(part, task, state)
+                    saved = time.monotonic()
+        except (KeyboardInterrupt, ShardError):
+            _save(part, task, state)
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            reader.close()
     return state
 
 
 def _add(task: Task, state: State, numbers: range, images: Tensor) -> State:
-    """Changes nothing of the state that a stop in the middle would spoil."""
+    """The state with these images too."""
     features = task.extractor.features(images)
     if not features.isfinite().all():
         raise ValueError(

@@ -160,18 +160,18 @@ def _together(
     pool = ProcessPoolExecutor(
         min(processes, len(tasks)), method, _enter, (work, context, done, stop)
     )
-    try:
-        with _held_back(signal.SIGINT, signal.SIGTERM):  # half started, they fail with tracebacks
+    with noticed_stops() as stops:
+        try:
             futures = {pool.submit(_work, task): task for task in tasks}
-        _gather(futures, done, note, progress)
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a process was killed, perhaps because memory ran out: the same command goes on; "
-            "give it fewer --processes"
-        ) from error
-    finally:
-        stop.value = 1
-        pool.shutdown(wait=True, cancel_futures=True)
+            _gather(futures, done, note, progress, stops)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "a process was killed, perhaps because memory ran out: the same command goes on; "
+                "give it fewer --processes"
+            ) from error
+        finally:
+            stop.value = 1
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -189,9 +189,10 @@ def _gather(
     done: "Synchronized[int]",
     note: Note,
     progress: Advance,
+    stops: list[int],
 ) -> None:
     shown, running = 0, set(futures)
-    while running:
+    while running and not stops:
         finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
         # What is done counts, whatever else failed.
         for future in sorted(finished, key=lambda future: future.exception() is not None):
@@ -248,6 +249,26 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def noticed_stops() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM only add to this list, and end the work when the block ends: where they
+    are raised in the midst of an executor, locks may stay taken that its threads wait for."""
+    stops: list[int] = []
+    here = current_thread() is main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if here and handler is not signal.SIG_IGN:  # as of what runs in the background
+            signal.signal(number, lambda number, frame: stops.append(number))
+    try:
+        yield stops
+    finally:
+        for number, handler in before.items():
+            if here:
+                signal.signal(number, handler)
+        if stops:  # also where something broke because all were stopped
+            raise KeyboardInterrupt
 
 
 @contextmanager

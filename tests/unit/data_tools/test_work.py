@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import time
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from data_tools import work
-from data_tools.work import Journal, complete, exit_code, show_progress, whole_file
+from data_tools.work import Journal, complete, exit_code, noticed_stops, show_progress, whole_file
 from tests.unit.data_tools import tasks
 from tests.unit.data_tools.making import PYTHON
 from tests.unit.data_tools.tasks import PLAN, TASKS
@@ -167,6 +167,43 @@ def test_stop(tmp_path, signal_, processes):
         assert err == "tasks: stopped; the same command goes on\n"
         wait_for(lambda: not members(program.pid))
     assert len(finish(tmp_path)) >= 2
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_waits_for_the_executor(tmp_path, monkeypatch, signal_):
+    """Which takes locks, one after the other, and would not let go of them."""
+    left = []
+
+    def wait_and_stop(futures, **options):
+        os.kill(os.getpid(), signal_)
+        time.sleep(0.01)
+        left.append(wait(futures, **options))
+        return left[-1]
+
+    monkeypatch.setattr(work, "wait", wait_and_stop)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        complete(TASKS, tasks.slow, tmp_path, 2, journal_of(tmp_path))
+    assert len(left) == 1
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_stops_in_the_background():
+    """What is ignored stays so; elsewhere than in the main thread there is nothing to notice."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with noticed_stops() as stops:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stops == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    def elsewhere():
+        with noticed_stops() as stops:
+            return stops
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(elsewhere).result() == []
 
 
 def test_a_process_killed_with_the_lock(tmp_path):
