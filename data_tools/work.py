@@ -153,7 +153,7 @@ def _together(
     method = multiprocessing.get_context("forkserver")
     method.set_forkserver_preload([work.__module__])
     resource_tracker.ensure_running()  # now, for it sets the mask of signals to its own liking
-    with _held_back(signal.SIGINT):  # from the server too, which inherits that: it reaches all
+    with _held_back(signal.SIGINT):  # reaches all; the server and the workers inherit that
         forkserver.ensure_running()
     # This process takes the lock of neither: one that was killed may hold it for ever.
     done, stop = method.Value("q", 0), method.RawValue("b", 0)
@@ -212,7 +212,6 @@ class _Here:
 
 
 def _enter(work: Work, context: object, done: "Synchronized[int]", stop: c_byte) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one decides
     _Here.work, _Here.context, _Here.done, _Here.stop = work, context, done, stop
     Thread(target=_end_with_parent, daemon=True).start()
 

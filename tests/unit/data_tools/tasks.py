@@ -37,6 +37,17 @@ def failing(folder, task, advance):
     return quick(folder, task, advance)
 
 
+def failing_beside_long(folder, task, advance):
+    if task == "task3":
+        raise ValueError("task3 is wrong")
+    for _ in range(1000):
+        time.sleep(0.02)
+        advance(0 if task == "task0" else 10)
+        if task != "task0":
+            break
+    return {"name": task}
+
+
 def killed_with_lock(folder, task, advance):
     """As memory that runs out would, at the worst moment."""
     advance(1)

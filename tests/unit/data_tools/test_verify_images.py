@@ -111,17 +111,11 @@ def test_the_screen_shows_some(tmp_path, capsys):
     assert lines[20] == "... and 10 more; --json OUT lists all of them"
 
 
-def test_errors_come_first(tmp_path):
-    files = [(PNG, "png", 0), (PNG, "png", 0), (b"no image", "png", 0)]
-    folder, _ = set_with(tmp_path / "set", *files)
-    assert [row["level"] for row in check(folder)[1]["found"]] == ["error", "warning"]
+def set_of(tmp_path):
+    return write_set(tmp_path / "set", samples_of(0, 4), samples_of(4, 4))
 
 
 # ------------------------------------------------------------------------------------ --against
-
-
-def set_of(tmp_path):
-    return write_set(tmp_path / "set", samples_of(0, 4), samples_of(4, 4))
 
 
 def test_sets_that_share_nothing(tmp_path):
@@ -143,6 +137,22 @@ def test_sets_that_share_an_image(tmp_path, form):
     assert check(other, "--against", good)[1]["errors"] == 2
     without = found_in(check(good, "--against", other, "--no_pixels")[1])
     assert without == ({("shared", SECOND, byte)} if form == "file" else set())
+
+
+def test_images_that_cannot_be_read_are_not_the_same(tmp_path):
+    wrong = ("x", "png", b"no image", 0)
+    good = write_set(tmp_path / "set", samples_of(0, 4), [wrong, *samples_of(4, 2)])
+    other = write_set(tmp_path / "other", samples_of(200, 5), [wrong, *samples_of(300, 2)])
+    rows = check(good, "--against", other)[1]["found"]
+    assert [row["kind"] for row in rows] == ["image", "image"]
+
+
+def test_errors_come_before_warnings(tmp_path):
+    twice = [(key, "png", PNG, 0) for key in ("x", "y")]
+    good = write_set(tmp_path / "set", samples_of(0, 4), twice)
+    other = write_set(tmp_path / "other", samples_of(200, 5), twice[:1])
+    rows = check(good, "--against", other)[1]["found"]
+    assert [row["kind"] for row in rows] == ["shared", "shared", "same file"]
 
 
 def test_damage_in_the_other_set(tmp_path):

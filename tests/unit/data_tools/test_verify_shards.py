@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biggan_sn.data.shards import INDEX_NAME, load_index
+from biggan_sn.data.shards import load_index
 from data_tools import verifying
 from data_tools.verify_shards import main
 from data_tools.verifying import WORKPLACE
@@ -22,8 +22,6 @@ from tests.unit.data_tools.shardsets import (
     flip,
     found_in,
     member,
-    noise,
-    refused,
     samples_of,
     write_set,
     write_tar,
@@ -249,6 +247,16 @@ def other_order(folder):
     return {("hash", SECOND, None), ("index", SECOND, BLOCK)}
 
 
+def one_more(folder):
+    """In the room that a tar keeps for its last record, so that it is no longer."""
+    size = (folder / SECOND).stat().st_size
+    plain = file_of(np.zeros((SIDE, SIDE, 3), np.uint8), "PNG")
+    write_tar(folder / SECOND, [*samples_of(PER_SHARD, PER_SHARD), ("x", "png", plain, 0)])
+    assert (folder / SECOND).stat().st_size == size
+    byte = member(folder / SECOND, "x.png")[1]
+    return {("hash", SECOND, None), ("index", SECOND, byte)}
+
+
 def two_shards(folder):
     return flip_image(folder) | {
         (kind, THIRD, byte and places(folder, THIRD)[0])
@@ -265,7 +273,7 @@ def flip_first_of_third(folder):
 DAMAGE = [
     flip_image, flip_label, label_that_is_none, flip_header, flip_padding, cut_between_members,
     cut_within_an_image, empty, zeros, swap, rename, overwrite, copy, copy_over, add, add_damaged,
-    remove, folder_instead, other_order, two_shards,
+    remove, folder_instead, other_order, one_more, two_shards,
 ]  # fmt: skip
 
 
@@ -324,23 +332,12 @@ def test_any_bit(good):
     assert check(good)[0] == 0
 
 
-# ------------------------------------------------------------------------------------ the program
-
-
-def test_wrong_input(good, tmp_path, capsys):
-    refused(capsys, "nowhere: no such folder", tmp_path / "nowhere")
-    refused(capsys, "--processes must be 1 or more", good, "--processes", 0)
-    refused(capsys, "leave --no_pixels out", good, "--record", "--no_pixels")
-    refused(capsys, "is the folder itself", good, "--against", good / "." / "..", "--against", good)
-    refused(capsys, "no such folder", good, "--json", tmp_path / "nowhere" / "out.json")
-    refused(capsys, "no such folder", good, "--against", tmp_path / "nowhere")
-    small = [(f"{n}", "png", file_of(noise(n, 16), "PNG"), n % 3) for n in range(9)]
-    write_set(tmp_path / "small", small)
-    refused(capsys, "images of 16 pixels cannot be compared", good, "--against", tmp_path / "small")
-    wide = [(f"{n}", "png", file_of(noise(n)[:16], "PNG"), n % 3) for n in range(9)]
-    write_set(tmp_path / "wide", wide)
-    refused(capsys, "wide: images of 32x16 pixels", tmp_path / "wide")
-    (good / INDEX_NAME).write_bytes(b"damaged")
-    refused(capsys, "index.npz: not a readable index.*make_shards index", good)
-    (good / INDEX_NAME).unlink()
-    refused(capsys, "index.npz: no index; .*make_shards index", good)
+def test_nothing_can_be_read(good):
+    gone = {("image", shard, byte) for shard in SHARDS for byte in places(good, shard)}
+    told = json.loads((good / "dataset.json").read_text())
+    del told["resolution"]
+    (good / "dataset.json").write_text(json.dumps(told))
+    for shard in SHARDS:
+        (good / shard).write_bytes(b"")
+    found = found_in(check(good)[1])
+    assert found == gone | {(kind, shard, None) for kind in ("size", "tar") for shard in SHARDS}

@@ -1,11 +1,12 @@
 """Work that is cut into tasks: whatever ends it, what was done is kept, and nobody stays."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,6 +109,27 @@ def test_an_error_keeps_what_is_done(tmp_path, processes):
     before = finish(tmp_path)
     assert "task3" not in before
     assert before >= {"task0", "task1"}
+
+
+def test_an_error_ends_the_others(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"^task3 is wrong$"):
+        complete(TASKS, tasks.failing_beside_long, tmp_path, 2, journal_of(tmp_path))
+    assert time.monotonic() - start < 10
+    assert "task0" not in journal_of(tmp_path).results
+
+
+def test_the_counter_is_read_without_its_lock():
+    done = multiprocessing.Value("q", 7)
+    future = Future()
+    future.set_result({})
+    shown = []
+    with ThreadPoolExecutor(1) as pool, done.get_lock():
+        gathered = pool.submit(
+            work._gather, {future: "task"}, done, lambda *_: None, shown.append, []
+        )
+        gathered.result(timeout=5)
+    assert shown == [7]
 
 
 def test_what_ended_together_with_an_error_counts(tmp_path, monkeypatch):
