@@ -68,3 +68,12 @@ def test_hashes_that_do_not_fit(good):
         "000007.tar is in it, but not in the index",
         "its SHA-256 is not that of dataset.json: copy the shard again",
     ])  # fmt: skip
+
+
+def test_hashes_in_capitals(good):
+    path = good / "dataset.json"
+    told = json.loads(path.read_text())
+    for row in told["shards"].values():
+        row["sha256"] = row["sha256"].upper()
+    path.write_text(json.dumps(told))
+    assert check(good)[0] == 0
