@@ -102,3 +102,9 @@ def files(folder):
 def contents(folder):
     """Bytes of everything that is part of a data set."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def without_progress(said):
+    """What a program said, but for how far it was, which it says where it takes long."""
+    lines = said.splitlines(keepends=True)
+    return "".join(line for line in lines if not re.match(r"\d+/\d+ images", line))
