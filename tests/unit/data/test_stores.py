@@ -680,6 +680,6 @@ def test_waiting_for_a_server_is_told_as_such(index, elsewhere, patience):
             loader.close()
         return speed.data_wait
 
-    slow = data_wait(0.25)
-    assert slow > 100  # ms per step, of 250: one batch is fetched ahead of its use
+    slow = data_wait(0.8)
+    assert slow > 400  # ms per step, of 800: one batch is fetched ahead of its use
     assert data_wait(0.0) < slow / 2
