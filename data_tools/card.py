@@ -89,19 +89,22 @@ def write_card(
         name: Written(count, size, sha256[name])._asdict()
         for name, count, size in zip(index.names, images, index.sizes, strict=True)
     }
-    told = card.told if card else _describe(index, resolution)
+    # Of shards that others made, that is as far as is known here.
+    about: dict[str, str | int] = {"source": "shards", "resolution": resolution}
+    told = card.told if card else describe(about, index, 0)
     text = json.dumps({**told, "shards": shards}, indent=2) + "\n"
     with whole_file(index.root / CARD_NAME) as file:
         file.write(text.encode())
 
 
-def _describe(index: ShardIndex, resolution: int) -> dict[str, Any]:
+def describe(about: Mapping[str, str | int], index: ShardIndex, left_out: int) -> dict[str, Any]:
+    """What a card says but for the shards: where the images come from and how they were made, how
+    many there are, how many were left out, and the classes."""
     return {
         "version": VERSION,
-        "source": "shards",  # of others, as far as is known here
-        "resolution": resolution,
+        **about,
         "images": len(index),
-        "left_out": 0,
+        "left_out": left_out,
         "classes": list(index.classes),
         "counts": np.bincount(index.label, minlength=len(index.classes)).tolist(),
     }

@@ -6,7 +6,6 @@ python -m data_tools.make_shards index OUT
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from data_tools.huggingface import open_datasets
 from data_tools.imaging import ENCODINGS, FITS
 from data_tools.indexing import index_folder, index_url
 from data_tools.sources import Source, check_classes, open_folder, open_kaggle
-from data_tools.work import default_processes, terminable
+from data_tools.work import default_processes, exit_code
 
 SHOWN = 20  # classes, of which the names are printed
 Sample = tuple[bytes, str, int]  # encoded image, its extension, its label
@@ -62,22 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all went well, 1 if a process was lost, 2 if the input is wrong, 130 if it was stopped.
     """
     parsed = _parse(arguments)
-    try:
-        with terminable():
-            parsed.run(parsed)
-    except (ValueError, OSError) as error:
-        return _failed(2, f"error: {error}")
-    except RuntimeError as error:
-        return _failed(1, f"error: {error}")
-    except KeyboardInterrupt:
-        return _failed(130, "stopped; the same command goes on")
-    return 0
 
+    def run() -> int:
+        parsed.run(parsed)
+        return 0
 
-def _failed(code: int, message: str) -> int:
-    line = message.replace("\n", " ")
-    print(f"make_shards: {line}", file=sys.stderr)
-    return code
+    return exit_code("make_shards", run)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -186,7 +175,7 @@ def write_shards(
     """
     if per_shard < 1:
         raise ValueError(f"--per_shard must be 1 or more, got {per_shard}")
-    from data_tools.writing import check_free, describe, write_shard
+    from data_tools.writing import check_free, write_description, write_shard
 
     check_free(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -206,7 +195,7 @@ def write_shards(
     for shard in shards:
         _unfinished(shard).rename(shard)
     index = build_index(out, classes)
-    describe(out, about, index, written, 0)
+    write_description(out, about, index, written, 0)
     save_index(index)
     _report(index)
 

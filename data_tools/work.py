@@ -123,22 +123,12 @@ def complete(
 
     with terminable(), show_progress(sum(tasks.values()), unit) as progress:
         progress(sum(tasks.values()) - sum(to_do.values()))
-        alone = processes == 1 or len(to_do) < 2
-        (_alone if alone else _together)(to_do, work, context, processes, note, progress)
+        if processes == 1 or len(to_do) < 2:
+            for task in to_do:
+                note(task, work(context, task, progress))
+        else:
+            _together(to_do, work, context, processes, note, progress)
     return {name: journal.results[name] for name in tasks}
-
-
-def _alone(
-    tasks: Mapping[str, int],
-    work: Work,
-    context: object,
-    processes: int,
-    note: Note,
-    progress: Advance,
-) -> None:
-    del processes
-    for task in tasks:
-        note(task, work(context, task, progress))
 
 
 def _together(

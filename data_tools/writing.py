@@ -27,11 +27,11 @@ from biggan_sn.data.shards import (
     save_index,
 )
 from biggan_sn.positions import permutation
+from data_tools.card import VERSION, Written, describe
 from data_tools.imaging import ENCODINGS, UnreadableError, square_picture
 from data_tools.sources import Source
 from data_tools.work import Advance, Journal, Result, complete
 
-VERSION = 1
 REPORT = "report.json"
 UNFINISHED = ".unfinished"
 JOURNAL = "journal.jsonl"
@@ -76,14 +76,6 @@ class Plan:
             "images": self.source.digest(),
             "Pillow": PIL.__version__,  # another one may decode or encode otherwise
         }
-
-
-class Written(NamedTuple):
-    """A shard as it is on the disk."""
-
-    images: int
-    bytes: int
-    sha256: str
 
 
 class Made(NamedTuple):
@@ -260,7 +252,7 @@ def _describe_all(
     written = {
         name: Written(row["images"], row["bytes"], row["sha256"]) for name, row in shards.items()
     }
-    describe(folder, plan.about, index, written, len(left_out))
+    write_description(folder, plan.about, index, written, len(left_out))
     report = {
         "version": VERSION,
         "left_out": [{"image": name, "reason": reason} for name, reason in left_out],
@@ -270,7 +262,7 @@ def _describe_all(
     _write_json(folder / REPORT, report)
 
 
-def describe(
+def write_description(
     folder: Path,
     about: Mapping[str, str | int],
     index: ShardIndex,
@@ -278,17 +270,9 @@ def describe(
     left_out: int,
 ) -> None:
     """Writes dataset.json: what the data set is, and the SHA-256 of every shard."""
-    counts = np.bincount(index.label, minlength=len(index.classes))
-    description = {
-        "version": VERSION,
-        **about,
-        "images": len(index),
-        "left_out": left_out,
-        "classes": list(index.classes),
-        "counts": counts.tolist(),
-        "shards": {name: written._asdict() for name, written in shards.items()},
-    }
-    _write_json(folder / CARD_NAME, description)
+    described = describe(about, index, left_out)
+    written = {name: row._asdict() for name, row in shards.items()}
+    _write_json(folder / CARD_NAME, {**described, "shards": written})
 
 
 def _write_json(path: Path, value: object) -> None:
