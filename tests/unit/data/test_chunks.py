@@ -240,8 +240,9 @@ def test_memory_of_a_loader_is_bounded(index, monkeypatch):
             break
     loader.close()
     # Eight places, as many that come next; the two batches ahead and the one in hand may hold eight
-    # of the walk before. Forty batches used a hundred chunks.
-    assert 8 <= max(most) <= 24
+    # of the walk before. Each of two threads may hold a batch that it is done with, until it runs
+    # again: seen on a busy machine. Forty batches used a hundred chunks.
+    assert 8 <= max(most) <= 24 + 2 * 8
 
 
 @pytest.mark.parametrize("place", [1, 3, 5])
