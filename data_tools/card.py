@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from biggan_sn.data.shards import CARD_NAME, ShardError, ShardIndex
-from data_tools.work import whole_file
+from biggan_sn.files import whole_file
 
 VERSION = 1
 

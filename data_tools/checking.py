@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from biggan_sn.data.looking import picture_size
 from biggan_sn.data.reader import DamagedError, Reader
 from biggan_sn.data.shards import ShardError, ShardIndex
 from biggan_sn.data.tars import Entry, scan_shard
-from data_tools.looking import picture_size
-from data_tools.work import Advance, Result
+from biggan_sn.progress import Advance
+from data_tools.work import Result
 
 ERROR, WARNING = "error", "warning"
 

@@ -7,12 +7,17 @@ python -m data_tools.dataset_stats data/digits32/train --out digits.npz --extrac
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from biggan_sn.data.looking import find_resolution
 from biggan_sn.data.shards import ShardIndex, load_index
-from data_tools.looking import find_resolution
 from data_tools.work import default_processes, exit_code
 
+if TYPE_CHECKING:
+    import torch
+
 SUFFIX = ".npz"
+DEVICES = ("cpu", "cuda")  # others lack float64, or give no result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +34,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dataset_stats", description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path, help="of .tar shards and their index.npz")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="to write")
-    parser.add_argument("--extractor", default="inception", help="inception (default) or digits")
+    parser.add_argument(
+        "--extractor",
+        default="inception",
+        help="inception (default), dinov2_vits14, dinov2_vitb14, dinov2_vitl14 or digits",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of the extractor")
     parser.add_argument("--resolution", type=int, help="of the images; default what they have")
     parser.add_argument(
@@ -52,24 +61,38 @@ def _run(parsed: argparse.Namespace) -> int:
     if index.url:
         raise ValueError(f"{parsed.folder}: its shards are at {index.url}: copy them here first")
     resolution = parsed.resolution or _resolution(index)
-    from biggan_sn.evaluation.extractors import open_extractor  # seconds, and errors come first
-    from data_tools.extracting import Task, find_device, make_statistics
+    from biggan_sn.evaluation.collecting import Alone, Task  # seconds, and errors come first
+    from biggan_sn.evaluation.extractors import open_extractor
+    from biggan_sn.evaluation.opening import shard_images
+    from biggan_sn.evaluation.reference import make_statistics
 
-    device = find_device(parsed.device)
+    device = _device(parsed.device)
     task = Task(
-        index=index,
-        resolution=resolution,
+        images=shard_images(index, resolution, threads=parsed.threads),
         extractor=open_extractor(parsed.extractor, parsed.weights, device),
-        kept=min(parsed.features, len(index)),
+        kept=parsed.features,
         batch=parsed.batch,
-        device=device,
     )
-    make_statistics(task, parsed.out, parsed.threads)
+    make_statistics(task, parsed.out, Alone(device))
     print(
-        f"{parsed.out}: mean and covariance of {len(index)} images, features of {task.kept} "
-        f"({task.extractor.dim} each, {task.extractor.name})"
+        f"{parsed.out}: mean and covariance of {len(index)} images, features of "
+        f"{len(task.chosen)} ({task.extractor.dim} each, {task.extractor.name})"
     )
     return 0
+
+
+def _device(name: str) -> "torch.device":
+    """The device called `name`.
+
+    Raises:
+        ValueError: there is none, or one that will not do.
+    """
+    from biggan_sn.evaluation.sampling import find_device
+
+    device = find_device(name)
+    if device.type not in DEVICES:
+        raise ValueError(f"--device: {name!r} will not do, only {' and '.join(DEVICES)}")
+    return device
 
 
 def _check_options(parsed: argparse.Namespace) -> None:

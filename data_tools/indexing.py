@@ -24,7 +24,8 @@ from biggan_sn.data.shards import (
 )
 from biggan_sn.data.stores import Remote, filesystem
 from biggan_sn.data.tars import Entry, scan_shard, scan_tar
-from data_tools.work import Advance, Journal, Result, complete, digest_of
+from biggan_sn.progress import Advance
+from data_tools.work import Journal, Result, complete, digest_of
 
 BLOCK = 8 << 20  # bytes of one request
 JOURNAL = ".indexing"

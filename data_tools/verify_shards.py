@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from biggan_sn.files import whole_file
 from data_tools.card import write_card
 from data_tools.checking import ERROR, WARNING
 from data_tools.verifying import VERSION, Verified, verify
-from data_tools.work import default_processes, exit_code, whole_file
+from data_tools.work import default_processes, exit_code
 
 SHOWN = 20  # findings on the screen
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from biggan_sn.data.looking import find_resolution
 from biggan_sn.data.shards import ShardError, ShardIndex, read_index
+from biggan_sn.files import whole_file
 from data_tools.card import Card, read_card
 from data_tools.checking import (
     ERROR,
@@ -24,8 +26,7 @@ from data_tools.checking import (
 )
 from data_tools.comparing import compare_card, compare_shards
 from data_tools.duplicates import Hashed, find_duplicates, find_shared
-from data_tools.looking import find_resolution
-from data_tools.work import Journal, Result, complete, digest_of, whole_file
+from data_tools.work import Journal, Result, complete, digest_of
 
 VERSION = 1
 WORKPLACE = ".verify"  # in the folder, as long as the check is not complete

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,17 +15,15 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
-from tqdm import tqdm
+from biggan_sn.files import whole_file
+from biggan_sn.progress import Advance, noticed_stops, show_progress
 
 Result = dict[str, Any]  # what a task found out, as JSON can hold it
-Advance = Callable[[int], object]  # to be called with what was done since the last call
 Work = Callable[[Any, str, Advance], Result]  # (what all tasks need, a task's name, advance)
 Check = Callable[[Mapping[str, Result]], object]
 Note = Callable[[str, Result], None]
-
-LINES_EVERY = 10.0  # seconds, where no terminal shows a bar
 
 
 class StoppedError(Exception):
@@ -238,65 +235,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def noticed_stops() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM only add to this list, and end the work when the block ends: where they
-    are raised in the midst of an executor, locks may stay taken that its threads wait for."""
-    stops: list[int] = []
-    here = current_thread() is main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if here and handler is not signal.SIG_IGN:  # as of what runs in the background
-            signal.signal(number, lambda number, frame: stops.append(number))
-    try:
-        yield stops
-    finally:
-        for number, handler in before.items():
-            if here:
-                signal.signal(number, handler)
-        if stops:  # also where something broke because all were stopped
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def show_progress(total: int, unit: str = "image") -> Iterator[Advance]:
-    """A bar on a terminal, plain lines in a log."""
-    if sys.stderr.isatty():
-        with tqdm(total=total, unit=unit) as bar:
-            yield bar.update
-        return
-    done, start = 0, time.monotonic()
-    last, first = start, None
-
-    def advance(count: int) -> None:
-        nonlocal done, last, first
-        done += count
-        first = done if first is None else first  # what was there before took no time
-        now = time.monotonic()
-        if now - last >= LINES_EVERY:
-            last = now
-            rate = (done - first) / (now - start)
-            ahead = f", {rate:.0f}/s, {(total - done) / rate:.0f} s to go" if rate else ""
-            print(f"{done}/{total} {unit}s{ahead}", file=sys.stderr)
-
-    yield advance
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to; it becomes `path` when it is on the disk as a whole, or never."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def exit_code(program: str, run: Callable[[], int]) -> int:

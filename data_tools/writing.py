@@ -27,10 +27,11 @@ from biggan_sn.data.shards import (
     save_index,
 )
 from biggan_sn.positions import permutation
+from biggan_sn.progress import Advance
 from data_tools.card import VERSION, Written, describe
 from data_tools.imaging import ENCODINGS, UnreadableError, square_picture
 from data_tools.sources import Source
-from data_tools.work import Advance, Journal, Result, complete
+from data_tools.work import Journal, Result, complete
 
 REPORT = "report.json"
 UNFINISHED = ".unfinished"

@@ -2,22 +2,30 @@
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from biggan_sn.data.digits import NUM_CLASSES
 from biggan_sn.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from biggan_sn.data.loader import normalize
 from biggan_sn.evaluation.digits import FEATURES, trained_network
 from biggan_sn.tables import lookup
 
-INCEPTION_FEATURES = 2048
+INCEPTION_LAYERS = {"2048": 2048, "logits_unbiased": 1008}  # names and sizes of what it gives
 # How the SHA-256 of torch-fidelity's weights begins, as torch hub's way to name files has it
 INCEPTION_DIGEST = "6726825d"
+# Models and numbers of their features; where torch hub keeps the code that builds them
+DINO = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
+DINO_CODE = "facebookresearch_dinov2_main"
+DINO_CODE_URL = "https://github.com/facebookresearch/dinov2/archive/refs/heads/main.zip"
+DINO_WEIGHTS_URL = "https://dl.fbaipublicfiles.com/dinov2"
 
 
 class Extractor(NamedTuple):
@@ -25,16 +33,20 @@ class Extractor(NamedTuple):
 
     Args:
         name: its row.
-        features: images uint8 [N, 3, H, W] -> features float32 [N, dim], on its device.
-            ValueError: it is not for images of this size.
+        extract: images uint8 [N, 3, H, W] -> features [N, dim] and logits [N, logits], float32,
+            on its device. ValueError: it is not for images of this size.
         dim: number of features.
+        logits: number of classes that it tells apart; 0 if it is no classifier.
         digest: SHA-256 of its weights.
+        classes: names of its classes, where they are those of a data set.
     """
 
     name: str
-    features: Callable[[Tensor], Tensor]
+    extract: Callable[[Tensor], tuple[Tensor, Tensor]]
     dim: int
+    logits: int
     digest: str
+    classes: tuple[str, ...] = ()
 
 
 def open_extractor(name: str, weights: Path | None, device: torch.device) -> Extractor:
@@ -52,8 +64,9 @@ def open_extractor(name: str, weights: Path | None, device: torch.device) -> Ext
 
 
 def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
-    """Inception's 2048 pooled features (Szegedy et al. 2016), as the FID of Heusel et al. (2017)
-    has them: torch-fidelity's network, which does what TensorFlow's does."""
+    """Inception's 2048 pooled features and 1008 logits without bias (Szegedy et al. 2016), as the
+    FID of Heusel et al. (2017) and the score of Salimans et al. (2016) have them: torch-fidelity's
+    network, which does what TensorFlow's does."""
     from torch_fidelity.feature_extractor_inceptionv3 import (
         URL_INCEPTION_V3,
         FeatureExtractorInceptionV3,
@@ -71,19 +84,45 @@ def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
     # Opened by torch-fidelity as a pickle, which may run code.
     safe = io.BytesIO(data) if digest.startswith(INCEPTION_DIGEST) else _plain(path, data)
     try:
-        network = FeatureExtractorInceptionV3("inception", ["2048"], safe).to(device)
+        network = FeatureExtractorInceptionV3("inception", list(INCEPTION_LAYERS), safe).to(device)
     except (RuntimeError, TypeError, AttributeError) as error:
         line = str(error).partition("\n")[0]
         raise ValueError(
             f"{path}: not the weights of torch-fidelity's Inception ({line})"
         ) from error
 
-    def features(images: Tensor) -> Tensor:
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), _exact():
-            found: Tensor = network(images.to(device))[0]
-        return found
+            features, logits = network(images.to(device))
+        return features, logits
 
-    return Extractor("inception", features, INCEPTION_FEATURES, digest)
+    features, logits = INCEPTION_LAYERS.values()
+    return Extractor("inception", extract, features, logits, digest)
+
+
+def _open_dino(model: str, dim: int, weights: Path | None, device: torch.device) -> Extractor:
+    """DINOv2's features of the whole image (Oquab et al. 2024), which agree with people more often
+    than Inception's (Stein et al. 2023): the authors' network, through torch-fidelity."""
+    from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
+
+    hub = Path(torch.hub.get_dir())
+    code, usual = hub / DINO_CODE, hub / "checkpoints" / f"{model}_pretrain.pth"
+    if weights:
+        raise ValueError(f"{weights}: the weights of {model!r} are looked for at {usual} only")
+    for path, url in ((code, DINO_CODE_URL), (usual, f"{DINO_WEIGHTS_URL}/{model}/{usual.name}")):
+        if not path.exists():
+            raise ValueError(f"{path}: not there: download {url} and put it there")
+    names = {meta: name for name, meta in MODEL_METADATA.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are about to download and run code")
+        network = FeatureExtractorDinoV2(names[model], ["dinov2"]).to(device)
+
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), _exact():
+            (features,) = network(images.to(device))
+        return features, features[:, :0]
+
+    return Extractor(model, extract, dim, 0, hashlib.sha256(usual.read_bytes()).hexdigest())
 
 
 def _plain(path: Path, data: bytes) -> io.BytesIO:
@@ -114,7 +153,7 @@ def _exact() -> Any:
 
 
 def _open_digits(weights: Path | None, device: torch.device) -> Extractor:
-    """The 64 features of the digits network, for images of 32 pixels."""
+    """The 64 features and 10 logits of the digits network, for images of 32 pixels."""
     if weights:
         raise ValueError(f"{weights}: the extractor 'digits' is trained anew, and has no file")
     network = deepcopy(trained_network()).to(device)
@@ -122,7 +161,7 @@ def _open_digits(weights: Path | None, device: torch.device) -> Extractor:
     for tensor in trained_network().state_dict().values():
         digest.update(tensor.numpy().tobytes())
 
-    def features(images: Tensor) -> Tensor:
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
         if images.shape[2:] != (DIGITS_RESOLUTION, DIGITS_RESOLUTION):
             height, width = images.shape[2:]
             raise ValueError(
@@ -130,13 +169,15 @@ def _open_digits(weights: Path | None, device: torch.device) -> Extractor:
                 f"not {width}x{height}"
             )
         with torch.no_grad(), _exact():
-            found: Tensor = network(normalize(images.to(device)))[0]
-        return found
+            features, logits = network(normalize(images.to(device)))
+        return features, logits
 
-    return Extractor("digits", features, FEATURES, digest.hexdigest())
+    classes = tuple(map(str, range(NUM_CLASSES)))
+    return Extractor("digits", extract, FEATURES, NUM_CLASSES, digest.hexdigest(), classes)
 
 
 EXTRACTORS: dict[str, Callable[[Path | None, torch.device], Extractor]] = {
     "inception": _open_inception,
     "digits": _open_digits,
+    **{model: partial(_open_dino, model, dim) for model, dim in DINO.items()},
 }

@@ -114,23 +114,31 @@ def check_classes(classes: Sequence[int], num_classes: int) -> None:
 
 
 def draw(
-    generator: nn.Module, labels: Tensor, positions: Sequence[range], sampling: Sampling
+    generator: nn.Module, labels: Tensor, numbers: Tensor, sampling: Sampling
 ) -> Iterator[Tensor]:
-    """Images uint8 [n, 3, H, W], batch by batch, for labels [N] and as many positions.
-    The generator keeps its statistics; see `renew_statistics`."""
-    latents = _latents(generator, sampling)
-    z = torch.cat([latents.z(p, sampling.truncation, sampling.mode) for p in positions])
+    """Images uint8 [n, 3, H, W], batch by batch: of each of labels [N], the one with this number
+    among those of its class, numbers [N]. The generator keeps its statistics; see
+    `renew_statistics`."""
+    z = latents_of(generator, labels, numbers, sampling)
     for batch_z, batch_y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
-        yield to_pixels(_images(generator, batch_z, batch_y)).cpu()
+        yield to_pixels(images_of(generator, batch_z, batch_y)).cpu()
+
+
+def latents_of(generator: nn.Module, labels: Tensor, numbers: Tensor, sampling: Sampling) -> Tensor:
+    """z [N, z_dim] of the images with these classes [N] and numbers [N] among those of a class."""
+    latents = _latents(generator, sampling)
+    positions = (labels * PER_CLASS + numbers).tolist()
+    runs = [range(p, p + 1) for p in positions]
+    return torch.cat([latents.z(run, sampling.truncation, sampling.mode) for run in runs])
 
 
 def draw_classes(
     generator: nn.Module, classes: Sequence[int], per_class: int, sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
     """`per_class` images of every class: uint8 [N, 3, H, W] and labels [N], class after class."""
-    positions = [range(c * PER_CLASS, c * PER_CLASS + per_class) for c in classes]
     labels = torch.tensor(classes).repeat_interleave(per_class)
-    return torch.cat(list(draw(generator, labels, positions, sampling))), labels
+    numbers = torch.arange(per_class).repeat(len(classes))
+    return torch.cat(list(draw(generator, labels, numbers, sampling))), labels
 
 
 def renew_statistics(generator: nn.Module, sampling: Sampling) -> None:
@@ -142,7 +150,7 @@ def renew_statistics(generator: nn.Module, sampling: Sampling) -> None:
         for number in range(sampling.standing_statistics):
             positions = range(number * BATCH, (number + 1) * BATCH)
             z = latents.z(positions, sampling.truncation, sampling.mode)
-            _images(generator, z, latents.y(positions))
+            images_of(generator, z, latents.y(positions))
 
 
 def _latents(generator: nn.Module, sampling: Sampling, purpose: str = "samples") -> Latents:
@@ -151,7 +159,8 @@ def _latents(generator: nn.Module, sampling: Sampling, purpose: str = "samples")
 
 
 @torch.no_grad()
-def _images(generator: nn.Module, z: Tensor, y: Tensor) -> Tensor:
+def images_of(generator: nn.Module, z: Tensor, y: Tensor) -> Tensor:
+    """Images [N, 3, H, W] in (-1, 1), on the generator's device."""
     device = next(generator.parameters()).device
     images: Tensor = generator(z.to(device), y.to(device))
     return images

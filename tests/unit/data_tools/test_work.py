@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from biggan_sn.files import whole_file
+from biggan_sn.progress import noticed_stops, show_progress
 from data_tools import work
-from data_tools.work import Journal, complete, exit_code, noticed_stops, show_progress, whole_file
+from data_tools.work import Journal, complete, exit_code
 from tests.unit.data_tools import tasks
 from tests.unit.data_tools.making import PYTHON, without_progress
 from tests.unit.data_tools.tasks import PLAN, TASKS

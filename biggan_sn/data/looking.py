@@ -8,21 +8,25 @@ from itertools import islice
 from PIL import Image
 
 from biggan_sn.data.shards import ShardError, ShardIndex
-from biggan_sn.data.stores import Folder
+from biggan_sn.data.stores import Store, open_store
 from biggan_sn.positions import permutation
 
 LOOKS = 9  # images
 
 
-def find_resolution(index: ShardIndex) -> int | None:
+def find_resolution(index: ShardIndex, command: str = "") -> int | None:
     """The side that most of some images have, pixels; None if not one of all can be read.
 
     Some, and not the first: that one may be wrong.
 
+    Args:
+        index: of the images.
+        command: as in DataConfig.
+
     Raises:
         ShardError: they are not square.
     """
-    store = Folder(index)
+    store = open_store(index, command)
     sizes = Counter(islice(_sizes(index, store), LOOKS))
     store.close()
     if not sizes:
@@ -36,7 +40,7 @@ def find_resolution(index: ShardIndex) -> int | None:
     return width
 
 
-def _sizes(index: ShardIndex, store: Folder) -> Iterator[tuple[int, int]]:
+def _sizes(index: ShardIndex, store: Store) -> Iterator[tuple[int, int]]:
     """Width and height of those that can be read, in a random order."""
     for image in permutation(0, "looks", len(index)).tolist():
         place = int(index.shard[image]), int(index.offset[image]), int(index.size[image])
