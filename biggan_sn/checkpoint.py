@@ -8,7 +8,6 @@ unpickled.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from biggan_sn.files import to_disk, write_whole
 
 STATE_NAME = "state.json"
 LATEST = "latest"
@@ -96,12 +97,12 @@ class Checkpoints:
             file = unfinished / f"{name}.safetensors"
             save_file(contents, file)  # other threads run meanwhile
             file.chmod(unfinished.stat().st_mode & 0o666)  # it had left it to its owner alone
-            _to_disk(file)
+            to_disk(file)
             files[file.name] = _fingerprint(file)
         save_state(unfinished, {"version": VERSION, **state, "files": files})
-        _to_disk(unfinished)
+        to_disk(unfinished)
         unfinished.rename(path)
-        _to_disk(self.root)
+        to_disk(self.root)
 
     def path_of(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""
@@ -152,7 +153,7 @@ class Checkpoints:
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(path.name)
         unfinished.replace(self.root / name)
-        _to_disk(self.root)
+        to_disk(self.root)
 
     def _drop_old(self) -> None:
         kept = {*self.all()[-self.keep :], *self._ranked()[: self.keep_best], *self._spaced()}
@@ -248,27 +249,8 @@ def load_network(network: torch.nn.Module, path: Path, name: str, assign: bool =
         ) from error
 
 
-def write_whole(path: Path, contents: bytes) -> None:
-    """Writes a file, and its folder if need be, so that it is there whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(contents)
-    _to_disk(unfinished)
-    unfinished.replace(path)
-    _to_disk(path.parent)
-
-
 def _fingerprint(path: Path) -> dict[str, Any]:
     """Size and hash of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": digest}
-
-
-def _to_disk(path: Path) -> None:
-    """Brings a file to disk, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,6 +21,7 @@ from biggan_sn.cli import (
     preflight,
     rollback,
     spectrum,
+    sweep,
     train,
 )
 from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, complain, values_of
@@ -107,7 +108,7 @@ Run = Callable[[ArgumentParser, Namespace], int]
 VERBS: dict[str, tuple[Declare, Run]] = {
     "train": (train.declare, train.run),
     "sample": (draw.declare_sample, draw.sample),
-    "sweep": (draw.declare_sweep, draw.sweep),
+    "sweep": (sweep.declare, sweep.run),
     "evaluate": (evaluate.declare, evaluate.run),
     "inspect": (inspect.declare, inspect.run),
     "rollback": (rollback.declare, rollback.run),

@@ -1,4 +1,4 @@
-"""The verbs `sample` and `sweep`, and the options of all that draw."""
+"""The verb `sample`, and the options of all that draw."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +10,14 @@ if TYPE_CHECKING:
     from biggan_sn.models.generator import Generator
 
 
-def declare_drawing(parser: ArgumentParser) -> None:
+CHECKPOINT = "a run's folder, or one of its checkpoints"
+MODES = "resample (the paper's), scaled_resample, scale or clamp"
+
+
+def declare_drawing(parser: ArgumentParser, checkpoint: str = CHECKPOINT) -> None:
     """Options of every verb that draws from a checkpoint."""
-    parser.add_argument("checkpoint", type=Path, help="a run's folder, or one of its checkpoints")
+    parser.add_argument("checkpoint", type=Path, help=checkpoint)
     parser.add_argument("--seed", type=int, default=0, help="start of all randomness")
-    parser.add_argument(
-        "--mode",
-        default="resample",
-        help="kind of truncation: resample (the paper's), scaled_resample, scale or clamp",
-    )
     parser.add_argument(
         "--standing_statistics",
         type=int,
@@ -29,12 +28,14 @@ def declare_drawing(parser: ArgumentParser) -> None:
 
 
 def declare_truncation(parser: ArgumentParser) -> None:
-    """The option of verbs that draw with one truncation."""
+    """The options of verbs that draw with one truncation."""
     help_ = "truncation of z; default none at all"
     parser.add_argument("--truncation", type=float, default=None, help=help_)
+    parser.add_argument("--mode", default="resample", help=f"kind of truncation: {MODES}")
 
 
-def _declare_classes(parser: ArgumentParser) -> None:
+def declare_classes(parser: ArgumentParser) -> None:
+    """Options of every verb that draws a grid."""
     help_ = "which classes; default the first ten"
     parser.add_argument("--classes", type=int, nargs="+", default=None, help=help_)
     parser.add_argument("--per_class", type=int, default=8, help="images of each class")
@@ -44,66 +45,49 @@ def declare_sample(parser: ArgumentParser) -> None:
     """Draw samples from a checkpoint: a grid, separate PNGs or an npz."""
     declare_drawing(parser)
     declare_truncation(parser)
-    _declare_classes(parser)
+    declare_classes(parser)
     parser.add_argument(
         "--out", type=Path, required=True, help="a .png, a .npz, or a folder of PNGs"
     )
 
 
-def declare_sweep(parser: ArgumentParser) -> None:
-    """Draw one grid per truncation value: a strip as PNG, and the diversity of each as CSV."""
-    declare_drawing(parser)
-    _declare_classes(parser)
-    parser.add_argument(
-        "--truncations",
-        type=float,
-        nargs="+",
-        default=[0.1, 0.4, 0.7, 1.0, 1.5, 2.0],
-        help="truncation values",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for sweep.png and sweep.csv"
-    )
-
-
-def sampling_of(parsed: Namespace, truncation: float | None) -> "Sampling":
+def sampling_of(parsed: Namespace, truncation: float | None, mode: str) -> "Sampling":
     """How the options say to draw."""
     from biggan_sn.evaluation.sampling import Sampling
 
-    return Sampling(parsed.seed, truncation, parsed.mode, parsed.standing_statistics)
+    return Sampling(parsed.seed, truncation, mode, parsed.standing_statistics)
 
 
-def _open_generator(parsed: Namespace) -> tuple["Generator", list[int]]:
-    """The generator of a checkpoint, and the classes to draw."""
-    from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.sampling import check_classes, find_device, load_generator
+def classes_of(parsed: Namespace, generator: "Generator") -> list[int]:
+    """The classes to draw.
+
+    Raises:
+        ValueError: the generator has no such class, or no image of each is asked for.
+    """
+    from biggan_sn.evaluation.sampling import check_classes
 
     if parsed.per_class < 1:
         raise ValueError(f"--per_class must be 1 or more, got {parsed.per_class}")
-    generator, _ = load_generator(find(parsed.checkpoint), find_device(parsed.device))
     classes = parsed.classes or list(range(min(10, generator.num_classes)))
     check_classes(classes, generator.num_classes)
-    return generator, classes
+    return classes
 
 
 def sample(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws samples; returns the exit code."""
-    from biggan_sn.evaluation.sampling import draw_classes, renew_statistics, write
+    from biggan_sn.checkpoint import find
+    from biggan_sn.evaluation.sampling import (
+        draw_classes,
+        find_device,
+        load_generator,
+        renew_statistics,
+        write,
+    )
 
-    sampling = sampling_of(parsed, parsed.truncation)
-    generator, classes = _open_generator(parsed)
+    sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
+    generator, _ = load_generator(find(parsed.checkpoint), find_device(parsed.device))
+    classes = classes_of(parsed, generator)
     renew_statistics(generator, sampling)
     images, labels = draw_classes(generator, classes, parsed.per_class, sampling)
     print(write(images, labels, parsed.out, len(classes)))
-    return 0
-
-
-def sweep(parser: ArgumentParser, parsed: Namespace) -> int:
-    """Draws a sweep; returns the exit code."""
-    from biggan_sn.evaluation.sweep import sweep as draw_sweep
-
-    samplings = [sampling_of(parsed, value) for value in parsed.truncations]
-    generator, classes = _open_generator(parsed)
-    for path in draw_sweep(generator, classes, parsed.per_class, samplings, parsed.out):
-        print(path)
     return 0

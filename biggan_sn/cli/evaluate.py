@@ -1,32 +1,136 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`, and the options of all that measure."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.cli.draw import declare_drawing, declare_truncation, sampling_of
+from biggan_sn.config import Config, EvaluationConfig
+
+if TYPE_CHECKING:
+    from biggan_sn.evaluation.collecting import Crew
+    from biggan_sn.evaluation.images import Images
+
+TIMEOUT = 3600.0  # seconds that one process may keep the others waiting
+
+
+def declare_measuring(parser: ArgumentParser) -> None:
+    """Options of every verb that measures; what is not given is as in the run's config."""
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=None,
+        help="fid is kid precision_recall density_coverage class_fid class_accuracy variety",
+    )
+    parser.add_argument("--samples", type=int, default=None, help="how many, over all classes")
+    parser.add_argument(
+        "--extractor",
+        default=None,
+        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits",
+    )
+    parser.add_argument("--weights", default=None, help="file of the extractor's weights")
+    parser.add_argument(
+        "--real",
+        default=None,
+        help="what to compare with: a folder of shards or images, or a .npz of images or "
+        "statistics; default the images that the run was trained on",
+    )
+    parser.add_argument(
+        "--features",
+        type=int,
+        default=None,
+        help="real images of which the features are kept; 0 for all",
+    )
 
 
 def declare(parser: ArgumentParser) -> None:
-    """Score the samples of a checkpoint; prints one line of JSON."""
-    declare_drawing(parser)
+    """Score the samples of a checkpoint, or images in a folder or a .npz; prints a line of JSON.
+
+    May be started on many GPUs with launch/local.sh or node.sh: the scores are the same.
+    """
+    declare_drawing(parser, "a run's folder, one of its checkpoints, or images: a folder or a .npz")
     declare_truncation(parser)
-    parser.add_argument("--scorer", default="digits", help="what scores them")
-    parser.add_argument("--samples", type=int, default=1000, help="how many, over all classes")
+    declare_measuring(parser)
+    parser.add_argument("--out", type=Path, default=None, help="file for the same JSON")
+
+
+def section_of(parsed: Namespace, section: EvaluationConfig) -> EvaluationConfig:
+    """The section of a run's config with what the options say."""
+    names = ("metrics", "samples", "extractor", "weights", "real", "features")
+    given = {name: parsed[name] for name in names if parsed[name] is not None}
+    if "extractor" in given and "weights" not in given:
+        given["weights"] = ""  # those of the config are of another network
+    if "metrics" in given:
+        given["metrics"] = tuple(given["metrics"])
+    if given.get("real"):
+        given["real"] = str(Path(given["real"]).absolute())
+    return replace(section, every=0, **given)
+
+
+@contextmanager
+def crew_of(device: str) -> Iterator["Crew"]:
+    """The processes that were launched together, or this one alone on `device`."""
+    from biggan_sn.evaluation.collecting import Alone
+    from biggan_sn.evaluation.sampling import find_device
+    from biggan_sn.training.meeting import is_met
+    from biggan_sn.training.world import joined
+
+    if not is_met(os.environ):
+        yield Alone(find_device(device))
+        return
+    with joined(TIMEOUT) as world:
+        yield world
 
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:
-    """Scores a checkpoint; returns the exit code."""
-    from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.sampling import find_device, load_generator, renew_statistics
-    from biggan_sn.evaluation.scorers import evaluate
+    """Scores samples or images; returns the exit code."""
+    from biggan_sn.evaluation.evaluating import Evaluation
+    from biggan_sn.files import write_whole
 
-    if parsed.samples < 1:
-        raise ValueError(f"--samples must be 1 or more, got {parsed.samples}")
-    sampling = sampling_of(parsed, parsed.truncation)
-    checkpoint = find(parsed.checkpoint)
-    generator, state = load_generator(checkpoint, find_device(parsed.device))
-    renew_statistics(generator, sampling)
-    scores = evaluate(generator, parsed.scorer, parsed.samples, sampling)
-    print(json.dumps({"checkpoint": str(checkpoint), "step": state["step"], **scores}))
+    if parsed.out and not parsed.out.parent.is_dir():
+        raise ValueError(f"--out: {parsed.out.parent}: no such folder")
+    with crew_of(parsed.device) as crew:
+        config, images, about = _opened(parsed, crew)
+        evaluation = Evaluation(config.evaluation, config.data, crew)
+        evaluation.check(bool((images.labels >= 0).all()), images.size)
+        scores = evaluation.scores(images)
+        if scores is None:
+            return 0
+        section = config.evaluation
+        about |= {"samples": len(images.labels), "extractor": section.extractor}
+        about |= {"weights": evaluation.extractor.digest[:8]}
+        about |= {"real": section.real or config.data.path}
+        line = json.dumps({**about, **scores})
+    print(line)
+    if parsed.out:
+        write_whole(parsed.out, f"{line}\n".encode())
     return 0
+
+
+def _opened(parsed: Namespace, crew: "Crew") -> tuple[Config, "Images", dict[str, Any]]:
+    """A config with what is to be measured, the images, and what is to be said of them."""
+    from biggan_sn.checkpoint import find
+    from biggan_sn.evaluation.images import Drawn
+    from biggan_sn.evaluation.opening import holds_images, open_images
+    from biggan_sn.evaluation.sampling import config_of, load_generator, renew_statistics
+
+    if holds_images(parsed.checkpoint):
+        section = section_of(parsed, EvaluationConfig())
+        images = open_images(parsed.checkpoint)
+        return Config(evaluation=section), images, {"images": str(parsed.checkpoint)}
+    sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
+    checkpoint = find(parsed.checkpoint)
+    generator, state = load_generator(checkpoint, crew.device)
+    config = config_of(checkpoint, state)
+    config = replace(config, evaluation=section_of(parsed, config.evaluation))
+    renew_statistics(generator, sampling)
+    samples = Drawn(generator, config.evaluation.samples, sampling, state["classes"])
+    about = {"checkpoint": str(checkpoint), "step": state["step"]}
+    about |= {"truncation": sampling.truncation, "mode": sampling.mode, "seed": sampling.seed}
+    return config, samples, about

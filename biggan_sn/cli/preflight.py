@@ -27,7 +27,7 @@ def declare(parser: ArgumentParser) -> None:
 def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Checks; returns the exit code."""
     config = config_of(parser, parsed)
-    from biggan_sn.checkpoint import write_whole
+    from biggan_sn.files import write_whole
     from biggan_sn.preflight.run import preflight
     from biggan_sn.training.build import check
     from biggan_sn.training.launching import WRONG_INPUT

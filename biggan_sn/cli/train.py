@@ -64,14 +64,13 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.training.world import joined
 
     check(config, ranks())
-    path, heldout = _absolute(config.data.path), _absolute(config.data.heldout)
-    config = replace(config, data=replace(config.data, path=path, heldout=heldout))
+    config = _with_absolute_paths(config)
     with joined(config.timeout) as world:
         return _train(config, folder, world)
 
 
 def _train(config: Config, folder: Path, world: "World") -> int:
-    from biggan_sn.checkpoint import write_whole
+    from biggan_sn.files import write_whole
     from biggan_sn.training.trainer import Trainer
 
     trainer = Trainer(config, folder, world)
@@ -87,9 +86,16 @@ def _train(config: Config, folder: Path, world: "World") -> int:
     return 0
 
 
-def _absolute(path: str) -> str:
+def _with_absolute_paths(config: Config) -> Config:
     """For a run that may be carried on from another folder; nothing stays nothing."""
-    return str(Path(path).absolute()) if path else ""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).absolute()) if path else ""
+
+    data, evaluation = config.data, config.evaluation
+    data = replace(data, path=absolute(data.path), heldout=absolute(data.heldout))
+    real, weights = absolute(evaluation.real), absolute(evaluation.weights)
+    return replace(config, data=data, evaluation=replace(evaluation, real=real, weights=weights))
 
 
 def _run_to_the_end(trainer: "Trainer") -> bool:

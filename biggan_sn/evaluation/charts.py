@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,3 +58,55 @@ def _relative(values: Tensor, grid: Tensor) -> Tensor:
     part = place - below
     inside = values[below] * (1 - part) + values[below + 1] * part
     return inside / values[0].clamp_min(1e-300)
+
+
+BEST = {"fid": ("best FID", "*"), "real_is": ("IS of real images", "D"), "is": ("best IS", "^")}
+PAIRS = (  # x and y of the two charts of a sweep
+    (("is", "Inception score"), ("fid", "FID")),
+    (("recall", "recall"), ("precision", "precision")),
+)
+
+
+def sweep_chart(record: Mapping[str, Any], path: Path) -> None:
+    """Writes a PNG with the curves of a truncation sweep: FID over Inception score (figure 17 of
+    Brock et al. 2019) and precision over recall, a line for each kind of truncation, the points
+    that the paper reports marked. What was not measured has no chart.
+
+    Args:
+        record: of the sweep, as in sweep.json.
+        path: where it goes.
+    """
+    from matplotlib.figure import Figure
+
+    points = record["points"]
+    pairs = [p for p in PAIRS if all(any(key in q["scores"] for q in points) for key, _ in p)]
+    pairs = pairs or [(("truncation", "truncation"), ("fid", "FID"))]
+    figure = Figure(figsize=(5.4 * len(pairs), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(pairs), squeeze=False).flat
+    for panel, ((x, x_label), (y, y_label)) in zip(panels, pairs, strict=True):
+        panel.set(xlabel=x_label, ylabel=y_label)
+        panel.grid(alpha=0.3)
+        for number, mode in enumerate(dict.fromkeys(point["mode"] for point in points)):
+            line = sorted((p for p in points if p["mode"] == mode), key=_truncation)
+            places = [(_value(p, x), _value(p, y)) for p in line]
+            panel.plot(*zip(*places, strict=True), "o-", color=COLOURS[number], label=mode, ms=4)
+            for point, place in zip(line, places, strict=True):
+                panel.annotate(_named(point), place, (4, 4), textcoords="offset points", fontsize=7)
+        for name, number in record["best"].items():
+            label, marker = BEST[name]
+            place = (_value(points[number], x), _value(points[number], y))
+            panel.plot(*place, marker, ms=13, mfc="none", mec=COLOURS[4], mew=1.6, label=label)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _truncation(point: Mapping[str, Any]) -> float:
+    return float("inf") if point["truncation"] is None else float(point["truncation"])
+
+
+def _value(point: Mapping[str, Any], key: str) -> float:
+    return float(point["scores"].get(key, point.get(key) or float("nan")))
+
+
+def _named(point: Mapping[str, Any]) -> str:
+    return "none" if point["truncation"] is None else f"{point['truncation']:g}"

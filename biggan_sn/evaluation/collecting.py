@@ -53,6 +53,10 @@ class Crew(Protocol):
         """The rows [N, D] of every process, by its rank: [ranks, N, D]."""
         ...
 
+    def lives(self) -> None:
+        """Notes that the work goes on."""
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -70,6 +74,9 @@ class Alone:
     def stack(self, rows: Tensor) -> Tensor:
         """As Crew has it."""
         return rows[None]
+
+    def lives(self) -> None:
+        """As Crew has it."""
 
 
 class State(NamedTuple):
@@ -105,11 +112,12 @@ class Task:
         kept = min(self.kept, total) or total
         return np.arange(kept) * total // kept
 
-    def beginning(self, device: torch.device) -> State:
+    def beginning(self, crew: Crew) -> State:
         """Before the first image."""
-        dim, logits, kept = self.extractor.dim, self.extractor.logits, len(self.chosen)
-        rows = (np.zeros((kept, dim), np.float32), np.zeros((kept, logits), np.float32))
-        return State(0, no_moments(dim, device), *rows)
+        kept = len(self.chosen) if crew.leads else 0
+        sizes = (self.extractor.dim, self.extractor.logits)
+        features, logits = (np.zeros((kept, size), np.float32) for size in sizes)
+        return State(0, no_moments(self.extractor.dim, crew.device), features, logits)
 
     def statistics(self, state: State) -> Statistics:
         """What is known at the end."""
@@ -161,6 +169,7 @@ def walk(task: Task, state: State, crew: Crew, note: Callable[[State], object]) 
                 for numbers, found in zip(here, together, strict=False):
                     state = _add(task, state, numbers, found[: len(numbers)])
             state = state._replace(done=here[-1].stop)
+            crew.lives()
             note(state)
     return state
 

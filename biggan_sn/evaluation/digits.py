@@ -1,6 +1,6 @@
-"""Scores samples of digits with a small network trained on the real ones: no download, seconds.
+"""A small network that knows the digits, trained on the real ones: no download, seconds.
 
-The recipe is deterministic: the same machine gives the same network and the same scores.
+The recipe is deterministic: the same machine gives the same network and the same features.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,11 @@ from torch.nn import functional as F
 
 from biggan_sn.data.digits import NUM_CLASSES, Digits, load_digits
 from biggan_sn.data.loader import normalize, shift
-from biggan_sn.evaluation.diversity import diversity
-from biggan_sn.evaluation.fidelity import frechet_distance
 from biggan_sn.positions import integers, permutation
 
 FEATURES = 64
 EPOCHS = 12
 BATCH = 50
-PRESENT = 0.2  # of an equal share, for a class to count as present
 SHIFT = 2  # pixels; so that the features do not hang on the exact place of a digit
 
 
@@ -86,41 +83,3 @@ def _train(network: DigitsNetwork, images: Tensor, labels: Tensor) -> None:
 def _tensors(digits: Digits) -> tuple[Tensor, Tensor]:
     images = normalize(torch.from_numpy(digits.images).permute(0, 3, 1, 2))
     return images, torch.from_numpy(digits.labels)
-
-
-@lru_cache(maxsize=1)
-def real_scores() -> dict[str, float]:
-    """What real digits reach: the accuracy of the network on held-out ones, FID of the training
-    digits against them, and how different two held-out digits of one class are."""
-    network = trained_network()
-    train, held_out = (_tensors(digits) for digits in load_digits())
-    features, logits = network(held_out[0])
-    return {
-        "accuracy": (logits.argmax(1) == held_out[1]).double().mean().item(),
-        "fid": frechet_distance(network(train[0])[0], features),
-        "diversity": diversity(*held_out),
-    }
-
-
-def score(images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Scores of samples [N, 3, 32, 32] in [-1, 1] that were asked to be of `labels` [N].
-
-    accuracy: share the network takes for the class asked for. classes: how many classes it sees
-    at least a fifth as often as if all were equal.
-    fid: Frechet distance of its features to those of the held-out digits. fid_ratio: that, over
-    the one of real training digits. variety: how different two samples of one class are, over the
-    same of real ones.
-    """
-    network, real = trained_network(), real_scores()
-    features, logits = network(images)
-    seen = logits.argmax(1)
-    counts = torch.bincount(seen, minlength=NUM_CLASSES)
-    held_out = network(_tensors(load_digits()[1])[0])[0]
-    fid = frechet_distance(features, held_out)
-    return {
-        "accuracy": (seen == labels).double().mean().item(),
-        "classes": float((counts >= PRESENT * len(labels) / NUM_CLASSES).sum()),
-        "fid": fid,
-        "fid_ratio": fid / real["fid"],
-        "variety": diversity(images, labels) / real["diversity"],
-    }

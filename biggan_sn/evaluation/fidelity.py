@@ -1,15 +1,98 @@
-"""torch-fidelity's metrics on features of our own choice."""
+"""torch-fidelity's metrics on statistics of our own: its functions, which are those of the papers,
+without its walk over images, which knows neither ranks nor classes."""
 
-from torch import Tensor
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from biggan_sn.evaluation.statistics import Statistics
+
+Scores = dict[str, float]
+
+SPLITS = 10  # of the samples, for the deviation of the Inception score (Salimans et al. 2016)
+SUBSET = 1000  # images of each of the subsets that KID is the mean over (Binkowski et al. 2018)
+MOST = 10_000  # images of which all distances are taken, from each side
 
 
-def frechet_distance(generated: Tensor, real: Tensor) -> float:
-    """Frechet distance between Gaussians fitted to two sets of features [N, D] (Heusel et al.
-    2017, eq. 6); nan where features are not finite, as those of a generator that diverged."""
-    if not (generated.isfinite().all() and real.isfinite().all()):
+def frechet_distance(generated: Statistics, real: Statistics) -> Scores:
+    """fid: the distance between Gaussians fitted to the features of all images (Heusel et al. 2017,
+    eq. 6)."""
+    return {"fid": _frechet(generated.mu, generated.sigma, real.mu, real.sigma)}
+
+
+def class_frechet_distances(generated: Statistics, real: Statistics) -> Scores:
+    """class_fid: the mean over the classes of the distance between their images, the intra-FID of
+    Miyato and Koyama (2018); class_fid/NAME: that of each class.
+
+    Raises:
+        ValueError: of a class there are fewer than two images of a kind.
+    """
+    found = {}
+    for label, name in enumerate(real.classes):
+        sides = [side.features[side.labels == label] for side in (generated, real)]
+        if min(map(len, sides)) < 2:
+            raise ValueError(
+                f"class_fid: class {name!r} has features of {len(sides[0])} samples and "
+                f"{len(sides[1])} real images, but needs two of each and should have thousands"
+            )
+        moments = [(f.mean(0, dtype=np.float64), np.cov(f, rowvar=False)) for f in sides]
+        found[f"class_fid/{name}"] = _frechet(*moments[0], *moments[1])
+    return {"class_fid": float(np.mean(list(found.values()))), **found}
+
+
+def _frechet(
+    mu: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    real_mu: NDArray[np.float64],
+    real_sigma: NDArray[np.float64],
+) -> float:
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+    if not np.isfinite(sigma).all():  # of a generator that diverged
         return float("nan")
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    ours, theirs = {"mu": mu, "sigma": sigma}, {"mu": real_mu, "sigma": real_sigma}
+    return float(fid_statistics_to_metric(ours, theirs, False)["frechet_inception_distance"])
 
-    statistics = (fid_features_to_statistics(f.cpu()) for f in (generated, real))
-    metric = fid_statistics_to_metric(*statistics, False)
-    return float(metric["frechet_inception_distance"])
+
+def inception_score(generated: Statistics, real: Statistics) -> Scores:
+    """is, is_std: of the logits of the samples (Salimans et al. 2016), over ten parts of them."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    logits = torch.from_numpy(generated.logits)
+    found = isc_features_to_metric(logits, min(SPLITS, len(logits)))
+    return {"is": found["inception_score_mean"], "is_std": found["inception_score_std"]}
+
+
+def kernel_distance(generated: Statistics, real: Statistics) -> Scores:
+    """kid, kid_std: squared maximum mean discrepancy of a cubic kernel, over a hundred subsets of
+    a thousand, or of all where there are fewer (Binkowski et al. 2018)."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    ours, theirs = (torch.from_numpy(side.features) for side in (generated, real))
+    size = min(SUBSET, len(ours), len(theirs))
+    found = kid_features_to_metric(ours, theirs, kid_subset_size=size, verbose=False)
+    mean, deviation = (found[f"kernel_inception_distance_{key}"] for key in ("mean", "std"))
+    return {"kid": mean, "kid_std": deviation}
+
+
+def precision_recall(generated: Statistics, real: Statistics) -> Scores:
+    """precision: the share of samples that lie nearer to some real image than its third neighbour;
+    recall: the same with the sides exchanged (Kynkäänniemi et al. 2019)."""
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    ours, theirs = of_either_side(generated, real)
+    found = prc_features_to_metric(ours, theirs, verbose=False)
+    return {key: float(found[key]) for key in ("precision", "recall")}
+
+
+def of_either_side(generated: Statistics, real: Statistics) -> list[torch.Tensor]:
+    """Features of at most MOST images of each, spread evenly, on a GPU if there is one: all
+    distances between ten thousand are much even for it."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = []
+    for side in (generated, real):
+        rows = len(side.features)
+        kept = min(rows, MOST)
+        chosen = np.arange(kept) * rows // kept
+        found.append(torch.from_numpy(side.features[chosen]).to(device))
+    return found

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,19 @@ def shard_images(index: ShardIndex, resolution: int, command: str = "", threads:
     return Stored(labels, tuple(index.classes), size, reader.read_into, identity, threads)
 
 
+def holds_images(path: Path) -> bool:
+    """Whether there are images at `path`, as far as names tell; a run's folder holds none."""
+    if path.suffix == ".npz":
+        return path.is_file()
+    if not path.is_dir() or (path / "checkpoints").is_dir():
+        return False
+    return (path / INDEX_NAME).is_file() or next(_pictures(path), None) is not None
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
 def open_images(path: Path) -> Stored:
     """The images at `path`: a folder of shards, a folder of PNGs and JPEGs (in one folder per
     class, or of no known class), or a .npz with arrays `images` or `arr_0` uint8 [N, H, W, 3] and,
@@ -63,7 +76,7 @@ def open_images(path: Path) -> Stored:
 
 
 def _open_folder(folder: Path) -> Stored:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(_pictures(folder))
     if not paths:
         raise ValueError(f"{folder}: neither shards nor images there ({', '.join(SUFFIXES)})")
     labels, classes = _classes_of([path.relative_to(folder) for path in paths])

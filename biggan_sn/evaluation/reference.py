@@ -73,7 +73,7 @@ def make_statistics(task: Task, out: Path, crew: Crew) -> None:
         OSError: the disk is full, and the like.
     """
     part = out.with_name(out.name + PART)
-    state = task.beginning(crew.device)
+    state = task.beginning(crew)
     if crew.leads and part.exists():
         state = _load(part, task, crew.device)
     (done,) = crew.most(state.done)

@@ -7,7 +7,8 @@ from torch import nn
 
 from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks
-from biggan_sn.evaluation.scorers import SCORERS, fitting_scorer
+from biggan_sn.evaluation.extractors import EXTRACTORS
+from biggan_sn.evaluation.metrics import METRICS
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
@@ -64,9 +65,9 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
             raise ValueError(f"lipschitz.generator: {name} acts on logits, and G has none")
     lookup(OBJECTIVES, config.objective, "objective")
     build_penalty(config.penalties)
-    lookup(SCORERS, config.evaluation.scorer, "scorer")
-    if config.evaluation.every:
-        fitting_scorer(config.evaluation.scorer, config.data.num_classes, config.data.resolution)
+    lookup(EXTRACTORS, config.evaluation.extractor, "extractor")
+    for metric in config.evaluation.metrics:
+        lookup(METRICS, metric, "metric")
     with torch.device("meta"):
         generator, discriminator = build_generator(config), build_discriminator(config)
         put_constraints(generator, config, "generator")

@@ -57,6 +57,10 @@ class Pulse:
         """Notes what this process is at from now on."""
         self._at = (time.monotonic(), step, doing)
 
+    def lives(self) -> None:
+        """Notes that what this process is at goes on: others may wait for it anew."""
+        self._at = (time.monotonic(), *self._at[1:])
+
     @contextlib.contextmanager
     def busy(self, doing: str) -> Iterator[None]:
         """To be put around what others may have to wait for."""

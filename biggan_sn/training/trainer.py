@@ -1,7 +1,6 @@
 """Carries a run on from its newest checkpoint, and keeps it going until its end."""
 
 import gc
-import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from biggan_sn.config_io import after_rollbacks, changes, to_dict
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.evaluation.sampling import Sampling, draw_classes
-from biggan_sn.evaluation.scorers import evaluate
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.zoo import BUILDERS
@@ -31,6 +29,7 @@ from biggan_sn.training.saving import (
     restore,
     tensors_of,
 )
+from biggan_sn.training.scoring import Scoring
 from biggan_sn.training.stopping import AnyProcess, Stopping
 from biggan_sn.training.watch import Seen, Watch
 from biggan_sn.training.world import World
@@ -75,6 +74,7 @@ class Trainer:
         self.checkpoints = Checkpoints(
             folder / "checkpoints", keep.keep, keep.keep_best, keep.every, keep.keep_spaced
         )
+        self.scoring = Scoring(config, self.index.classes, world)
         self.stopping = Stopping(folder, world.leads)
         self._news = ""  # what the next attempt is to say first
         self._set_up(self.checkpoints.newest())
@@ -137,6 +137,7 @@ class Trainer:
             self.play.d.microbatch,
         )
         try:
+            self.scoring.start()
             self.watch.start(self.step)
             self._greet(logs)
             if not self.resumed:
@@ -214,7 +215,7 @@ class Trainer:
                 if logs:
                     logs.scalars(self.step, seen.losses, speed, seen.probed)
             self._show(seen, logs, measuring, drawing)
-            score = self._evaluate(logs)
+            score = self._score(logs)
             self._act(self._judge(seen, score, logs), logs)
             if saving:
                 with pace.saving():
@@ -305,16 +306,10 @@ class Trainer:
             )
             logs.picture(self.step, "samples", grid(images, len(classes)))
 
-    def _evaluate(self, logs: Logs | None) -> float | None:
-        """The FID of the average now, if one is due; only the leading process knows."""
-        if logs is None or not self._due(self.config.evaluation.every):
-            return None
-        section = self.config.evaluation
-        generator = self.play.ema.generator()
-        with self.world.pulse.busy("evaluating"):
-            scores = evaluate(generator, section.scorer, section.samples, Sampling())
-        logs.scores(self.step, scores)
-        return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
+    def _score(self, logs: Logs | None) -> float | None:
+        """The FID now, if it is due, on the leading process. Every process must call it."""
+        due = self._due(self.config.evaluation.every)
+        return self.scoring(self.step, self.play.ema, logs) if due else None
 
     def _save(self, score: float | None) -> None:
         moments = moments_of(self.play)

@@ -73,6 +73,19 @@ class World:
         dist.all_reduce(table)
         return table.tolist()
 
+    def stack(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows [N, D] of every process, by its rank: [ranks, N, D]. Every process must call
+        it."""
+        if self.ranks == 1:
+            return rows[None]
+        table = rows.new_empty(self.ranks, *rows.shape)
+        dist.all_gather(list(table), rows.contiguous())
+        return table
+
+    def lives(self) -> None:
+        """Notes that this process goes on with what it is at."""
+        self.pulse.lives()
+
     def tell(self, text: str) -> list[str]:
         """What every process says, by its rank. Every process must call it."""
         if self.ranks == 1:

@@ -21,7 +21,8 @@ from biggan_sn.config import (
     RegularizersConfig,
 )
 from biggan_sn.config_io import from_dict, to_dict
-from biggan_sn.evaluation.scorers import SCORERS
+from biggan_sn.evaluation.extractors import EXTRACTORS
+from biggan_sn.evaluation.metrics import METRICS
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES
 from biggan_sn.losses.regularizers import REGULARIZERS
@@ -115,7 +116,8 @@ def test_every_verb_explains_itself():
         (ModelConfig, ARCHITECTURES),
         (ModelConfig, INITIALIZERS),
         (LipschitzConfig, LIPSCHITZ),
-        (EvaluationConfig, SCORERS),
+        (EvaluationConfig, METRICS),
+        (EvaluationConfig, EXTRACTORS),
         (CollapseConfig, SIGNS),
     ],
 )

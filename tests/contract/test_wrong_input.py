@@ -234,6 +234,8 @@ SMALL = (
     *("--model.channels", "2", "--model.z_dim", "8", "--model.shared_dim", "4"),
     *("--batch_size", "4", "--d_steps", "1", "--monitor.every", "1", "--logs.images", "0"),
 )
+SCORED = ("--evaluation.every", "1", "--evaluation.weights")
+BY_DIGITS = ("--evaluation.every", "1", "--evaluation.extractor", "digits")
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +284,19 @@ LATE = {
     "no run to inspect": Mistake(("inspect", "{run}"), "{run}"),
     "no run to roll back": Mistake(("rollback", "{run}", "--to", "3"), "{run}"),
     "no checkpoint to evaluate": Mistake(("evaluate", "{run}"), "{run}"),
-    "scorer": train(*SMALL, "--evaluation.scorer", "me", "--evaluation.every", "1", names="'me'"),
-    "scorer of other data": train(*SMALL, "--evaluation.every", "1", names="'digits'"),
+    "extractor": train(*SMALL, "--evaluation.extractor", "digit", names="'digits'"),
+    "metric": train(*SMALL, "--evaluation.metrics", "[fit]", names="'fid'"),
+    "no weights of the extractor": train(*SMALL, *SCORED, "{here}/w.pth", names="{here}/w.pth"),
+    "no real images": train(
+        *SMALL, *BY_DIGITS, "--evaluation.real", "{here}/no", names="{here}/no"
+    ),
+    "metric of other classes": train(
+        *SMALL,
+        *BY_DIGITS,
+        "--evaluation.metrics",
+        "[fid, class_accuracy]",
+        names="'class_accuracy'",
+    ),
     "run_dir is a file": train(*SMALL, "--run_dir", "{config}", names="{config}", file=b"mine"),
 }
 
@@ -507,10 +520,15 @@ def test_samples_that_have_no_place(make, run, out):
     ("verb", "options", "names"),
     [
         ("sweep", ("--out", "{here}/sweep", "--truncations", "1", "0"), "truncation"),
-        ("sweep", ("--out", "{here}/sweep", "--mode", "x"), "'x'"),
-        ("evaluate", ("--scorer", "dogits"), "'digits'"),
-        ("evaluate", ("--samples", "0"), "--samples"),
-        ("evaluate", ("--scorer", "digits"), "'digits'"),
+        ("sweep", ("--out", "{here}/sweep", "--modes", "x"), "'x'"),
+        ("sweep", ("--out", "{here}/sweep", "--weights", "{here}/w"), "{here}/w"),
+        ("evaluate", ("--extractor", "dogits"), "'digits'"),
+        ("evaluate", ("--metrics", "fit"), "'fid'"),
+        ("evaluate", ("--samples", "1"), "evaluation.samples"),
+        ("evaluate", ("--weights", "{here}/w"), "{here}/w"),
+        ("evaluate", ("--extractor", "digits", "--real", "{here}/r"), "{here}/r"),
+        ("evaluate", ("--extractor", "digits", "--metrics", "class_accuracy"), "classes"),
+        ("evaluate", ("--out", "{here}/none/s.json"), "{here}/none"),
     ],
 )
 def test_mistakes_of_sweeps_and_scores(make, run, verb, options, names):

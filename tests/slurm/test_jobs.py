@@ -362,11 +362,14 @@ def test_checkpoints_are_drawn_from_and_judged(slurm, root, undisturbed):
         number = slurm.submit(*line, env=HERE, cwd=root)
         return number, root / f"biggan_sn_{verb}-{number}.log"
 
-    sweep, drew = submit("sweep", "--per_class", "2", "--truncations", "0.5", "1", "--out", "out")
-    evaluate, judged = submit("evaluate", "--scorer", "digits", "--samples", "20")
+    scored = ("--extractor", "digits", "--metrics", "fid", "--samples", "20")
+    drawn = ("--per_class", "2", "--truncations", "0.5", "1", "--out", "out")
+    sweep, drew = submit("sweep", *scored, *drawn)
+    evaluate, judged = submit("evaluate", *scored, "--metrics", "class_accuracy")
     assert slurm.wait(sweep, seconds=LONG) == "COMPLETED", drew.read_text()
     rows = list(csv.DictReader((root / "out" / "sweep.csv").read_text().splitlines()))
-    assert [float(row["truncation"]) for row in rows] == [0.5, 1]
+    assert [row["truncation"] for row in rows] == ["0.5", "1.0", ""]
+    assert all(float(row["fid"]) > 0 for row in rows)
     assert (root / "out" / "sweep.png").stat().st_size
     assert slurm.wait(evaluate, seconds=LONG) == "FAILED", "there are no ten digits in noise"
     assert slurm.show(evaluate)["ExitCode"] == "2:0"

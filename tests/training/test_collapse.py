@@ -21,7 +21,7 @@ from biggan_sn.config import (
     MonitorConfig,
 )
 from biggan_sn.data.shards import ShardError, build_index, load_index, save_index
-from biggan_sn.evaluation.scorers import SCORERS, Scorer
+from biggan_sn.evaluation.metrics import METRICS, Metric
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.training import records as kept
 from biggan_sn.training.logs import Logs
@@ -252,15 +252,15 @@ def assert_hears_the_same(config, folder, monkeypatch, stops):
 @pytest.fixture
 def nervous(config, monkeypatch):
     """A run of 14 steps that takes most signs for an alarm, and needs a few looks for that."""
-    bright = Scorer(lambda images, labels: {"fid": images.abs().mean().item()}, 3, 32)
-    monkeypatch.setitem(SCORERS, "digits", bright)
+    bright = Metric(lambda generated, real: {"fid": float(generated.mu.mean())})
+    monkeypatch.setitem(METRICS, "fid", bright)
     monkeypatch.setattr(signs, "SETTLED", 3.0)
     monkeypatch.setattr(cusum, "BURN_IN", 2)
     limits = CollapseConfig(
         every=2, images=4, explosion="warn", quality="warn", cusum=0.5, growth=1 + 1e-9,
         d_loss=5.0, diversity=20.0,
     )  # fmt: skip
-    evaluation = EvaluationConfig(every=4, samples=6)
+    evaluation = EvaluationConfig(every=4, samples=6, metrics=("fid",), extractor="digits")
     return replace(config, collapse=limits, evaluation=evaluation, steps=14)
 
 
@@ -380,11 +380,11 @@ def _rank(rank, config, folder):
     fids = iter([10.0, 50.0, 50.0, 50.0, *[11.0] * 9])  # at 2, 4, 6 and 8, and again
     asked = []
 
-    def score(images, labels):
+    def score(generated, real):
         asked.append(next(fids))
         return {"fid": asked[-1]}
 
-    SCORERS["digits"] = Scorer(score, 3, 32)
+    METRICS["fid"] = Metric(score)
     trainer = Trainer(config, folder / "run", World(rank, 2))
     trainer.run()
     networks = {
@@ -401,7 +401,7 @@ def test_what_one_process_alone_knows_takes_all_back_together(config, tmp_path):
     side = replace(config.generator, microbatch=0)
     config = acting(
         replace(config, generator=side, discriminator=side,
-                evaluation=EvaluationConfig(every=2, samples=6)),
+                evaluation=EvaluationConfig(2, ("fid",), 6, "digits")),
         "rollback",
     )  # fmt: skip
     mp.spawn(_rank, (config, tmp_path), nprocs=2)

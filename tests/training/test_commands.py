@@ -90,13 +90,19 @@ def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):
 
 def test_sweep_and_evaluate(run, tmp_path, capsys):
     sweep = ["sweep", str(run), "--truncations", "0.1", "2", "--standing_statistics", "2"]
-    assert main([*sweep, "--per_class", "3", "--out", str(tmp_path / "sweep")]) == 0
+    scores = ["--extractor", "digits", "--samples", "9", "--metrics", "fid", "precision_recall"]
+    assert main([*sweep, *scores, "--per_class", "3", "--out", str(tmp_path / "sweep")]) == 0
     with (tmp_path / "sweep" / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["truncation"] for row in rows] == ["0.1", "2.0"]
+    assert [row["truncation"] for row in rows] == ["0.1", "2.0", ""]
     assert float(rows[0]["diversity"]) < float(rows[1]["diversity"])
     capsys.readouterr()
-    assert main(["evaluate", str(run)]) == 2, "the scorer of digits cannot score three classes"
+    out = tmp_path / "scores.json"
+    options = ["--standing_statistics", "2", "--out", str(out)]
+    assert main(["evaluate", str(run), *scores, *options]) == 0
+    assert capsys.readouterr().out == out.read_text()
+    found = json.loads(out.read_text())
+    assert found["fid"] == float(rows[-1]["fid"]), "the last point has no truncation either"
 
 
 def test_bench_compares_two_configs_in_one_run(given, capsys):

@@ -77,7 +77,7 @@ UNUSUAL = Config(
         3.0,
     ),
     checkpoint=CheckpointConfig(10, 5, 1, 0),
-    evaluation=EvaluationConfig(7, "other", 64),
+    evaluation=EvaluationConfig(7, ("fid", "kid"), 64, "digits", "w.pth", "real", 99),
     logs=LogsConfig(1, 0, 2, 3),
     steps=11,
     d_steps=3,
@@ -252,7 +252,7 @@ FREE = {
     "monitor.every",
     *(f"collapse.{field.name}" for field in fields(CollapseConfig)),
     *(f"checkpoint.{field.name}" for field in fields(CheckpointConfig)),
-    *("evaluation.every", "evaluation.scorer", "evaluation.samples"),
+    *(f"evaluation.{field.name}" for field in fields(EvaluationConfig)),
     *("logs.every", "logs.images", "logs.rows", "logs.columns"),
 }
 

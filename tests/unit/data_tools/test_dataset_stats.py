@@ -11,7 +11,7 @@ from biggan_sn.data.loader import normalize
 from biggan_sn.data.shards import load_index
 from biggan_sn.evaluation.digits import trained_network
 from biggan_sn.evaluation.extractors import EXTRACTORS
-from data_tools.moments import merge, no_moments
+from biggan_sn.evaluation.moments import merge, no_moments
 from tests.unit.data_tools.features import IMAGES, colours, noise_set, refused, row, run
 from tests.unit.data_tools.shardsets import CLASSES, SIDE, file_of, noise, write_set
 
@@ -63,7 +63,8 @@ def test_what_else_is_in_it(shards, tmp_path):
     assert (found["labels"].dtype, found["features"].dtype) == (np.int64, np.float32)
     assert found["counts"].tolist() == [18, 6, 6]
     assert found["classes"].tolist() == list(CLASSES)
-    assert (found["images"], found["resolution"]) == (IMAGES, SIDE)
+    assert (found["images"], found["height"], found["width"]) == (IMAGES, SIDE, SIDE)
+    np.testing.assert_array_equal(found["logits"], truth()[numbers, :2])
     assert (found["extractor"], found["weights"]) == ("colours", "none")
     assert found["fingerprint"] == index.fingerprint
     whole = stats_of(shards, tmp_path / "all.npz")
@@ -128,8 +129,8 @@ def test_wrong_input(shards, tmp_path, capsys):
     for option in ("--batch", "--features", "--threads", "--resolution"):
         refused(capsys, f"{option} must be 1 or more, got 0", shards, out, option, 0)
     refused(capsys, "unknown extractor 'colour'; did you", shards, out, "--extractor", "colour")
-    refused(capsys, "no 'nonsense' on this", shards, out, "--device", "nonsense")
-    refused(capsys, "no 'meta' on this", shards, out, "--device", "meta")
+    refused(capsys, "no device 'nonsense' on this", shards, out, "--device", "nonsense")
+    refused(capsys, "'meta' will not do, only cpu and cuda", shards, out, "--device", "meta")
     refused(capsys, r"s.txt does not end with .npz", shards, tmp_path / "s.txt")
     refused(capsys, "no such folder", shards, tmp_path / "nowhere" / "s.npz")
     refused(capsys, "32x32 pixels, but", shards, out, "--resolution", 16)
@@ -148,7 +149,7 @@ def test_digits_want_32_pixels(tmp_path, capsys):
 
 def test_features_that_are_not_finite(shards, tmp_path, capsys, monkeypatch):
     quick = row(0)(None, None)
-    nan = quick._replace(features=lambda images: quick.features(images) * float("nan"))
+    nan = quick._replace(extract=lambda images: [x * float("nan") for x in quick.extract(images)])
     monkeypatch.setitem(EXTRACTORS, "colours", lambda *_: nan)
     refused(capsys, "features of images 0 to 3 are not finite", shards, tmp_path / "s.npz")
 

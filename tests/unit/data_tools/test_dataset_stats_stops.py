@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from biggan_sn.data.shards import load_index
+from biggan_sn.evaluation import reference
 from biggan_sn.evaluation.extractors import EXTRACTORS
-from data_tools import extracting
-from data_tools.extracting import SAVE_EVERY
+from biggan_sn.evaluation.reference import SAVE_EVERY
 from tests.unit.data_tools.features import BATCH, IMAGES, noise_set, refused, row, run
 from tests.unit.data_tools.making import PYTHON, without_progress
 from tests.unit.data_tools.shardsets import flip, noise, write_set
@@ -81,11 +81,11 @@ def images_seen(monkeypatch):
     sizes = []
     quick = row(0)(None, None)
 
-    def features(images):
+    def extract(images):
         sizes.append(len(images))
-        return quick.features(images)
+        return quick.extract(images)
 
-    monkeypatch.setitem(EXTRACTORS, "colours", lambda *_: quick._replace(features=features))
+    monkeypatch.setitem(EXTRACTORS, "colours", lambda *_: quick._replace(extract=extract))
     return sizes
 
 
@@ -94,13 +94,13 @@ def interrupted(folder, out, monkeypatch, after=3, error=KeyboardInterrupt):
     quick = row(0)(None, None)
     left = iter(range(after))
 
-    def features(images):
+    def extract(images):
         if next(left, None) is None:
             raise error
-        return quick.features(images)
+        return quick.extract(images)
 
     with monkeypatch.context() as patch:
-        patch.setitem(EXTRACTORS, "colours", lambda *_: quick._replace(features=features))
+        patch.setitem(EXTRACTORS, "colours", lambda *_: quick._replace(extract=extract))
         return run(folder, out)
 
 
@@ -116,20 +116,22 @@ def test_stop_before_any_batch(shards, tmp_path, straight, monkeypatch, after):
 def test_saved_now_and_then(shards, tmp_path, monkeypatch):
     assert SAVE_EVERY == 30
     now, saves = [0.0], []
-    monkeypatch.setattr(extracting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(reference.time, "monotonic", lambda: now[0])
     quick = row(0)(None, None)
 
-    def features(images):
+    def extract(images):
         now[0] += 11
-        return quick.features(images)
+        return quick.extract(images)
 
-    save = extracting._save
+    save = reference._save
     monkeypatch.setattr(
-        extracting,
+        reference,
         "_save",
-        lambda part, task, state: saves.append(state.done) or save(part, task, state),
+        lambda part, task, state, device: (
+            saves.append(state.done) or save(part, task, state, device)
+        ),
     )
-    monkeypatch.setitem(EXTRACTORS, "colours", lambda *_: quick._replace(features=features))
+    monkeypatch.setitem(EXTRACTORS, "colours", lambda *_: quick._replace(extract=extract))
     assert run(shards, tmp_path / "s.npz") == 0
     assert saves == [12, 24]  # every 33 s, three batches
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from biggan_sn import progress
 from biggan_sn.files import whole_file
 from biggan_sn.progress import noticed_stops, show_progress
 from data_tools import work
@@ -338,7 +339,7 @@ def test_exit_code(capsys, error, code, line):
 
 def test_progress_in_a_log(capsys, monkeypatch):
     now = 100.0
-    monkeypatch.setattr(work.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with show_progress(1000) as advance:
         advance(400)  # there from a run before
         now += 10

@@ -1,6 +1,5 @@
 """Samples from a checkpoint: what a class draws, what truncation and statistics do to it."""
 
-import csv
 import math
 from dataclasses import replace
 
@@ -19,7 +18,6 @@ from biggan_sn.evaluation.sampling import (
     renew_statistics,
     write,
 )
-from biggan_sn.evaluation.sweep import sweep
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 
@@ -126,17 +124,3 @@ def test_writing(tmp_path):
         write(images, labels, tmp_path / "many", 2)
     with pytest.raises(ValueError, match=r"x\.jpg"):
         write(images, labels, tmp_path / "x.jpg", 2)
-
-
-def test_sweep_draws_every_truncation_with_its_own_statistics(generator, tmp_path):
-    samplings = [Sampling(truncation=t, standing_statistics=4) for t in (0.1, 1.0, 0.1)]
-    picture, table = sweep(generator, [0, 1, 2], 3, samplings, tmp_path)
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["truncation"]) for row in rows] == [0.1, 1.0, 0.1]
-    assert rows[0] == rows[2], "what came before does not matter"
-    assert float(rows[0]["diversity"]) < float(rows[1]["diversity"])
-    pixels = np.asarray(Image.open(picture))
-    width = 3 * 34 + 2
-    left, right = pixels[26:, :width], pixels[26:, -width:]
-    assert (left == right).all()

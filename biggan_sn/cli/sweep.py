@@ -1,0 +1,90 @@
+"""The verb `sweep`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from biggan_sn.cli.draw import MODES, classes_of, declare_classes, declare_drawing, sampling_of
+from biggan_sn.cli.evaluate import crew_of, declare_measuring, section_of
+from biggan_sn.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from biggan_sn.evaluation.sampling import Sampling
+
+
+def declare(parser: ArgumentParser) -> None:
+    """Draw and score samples at one truncation after another: grids, curves and tables.
+
+    May be started on many GPUs with launch/local.sh or node.sh. What was begun in --out goes on.
+    """
+    declare_drawing(parser)
+    declare_classes(parser)
+    parser.add_argument(
+        "--truncations",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.4, 0.7, 1.0, 1.5, 2.0],
+        help="truncation values; samples without truncation come last",
+    )
+    parser.add_argument(
+        "--modes", nargs="+", default=["resample"], help=f"kinds of truncation: {MODES}"
+    )
+    parser.add_argument(
+        "--scored", type=bool, default=True, help="false: draw only, without metrics"
+    )
+    declare_measuring(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for all of it")
+
+
+def run(parser: ArgumentParser, parsed: Namespace) -> int:
+    """Sweeps; returns the exit code."""
+    from biggan_sn.checkpoint import find
+    from biggan_sn.evaluation.evaluating import Evaluation
+    from biggan_sn.evaluation.sampling import config_of, load_generator
+    from biggan_sn.evaluation.sweep import Sweep, describe
+
+    samplings = _samplings(parsed)
+    with crew_of(parsed.device) as crew:
+        checkpoint = find(parsed.checkpoint)
+        generator, state = load_generator(checkpoint, crew.device)
+        config = config_of(checkpoint, state)
+        section = section_of(parsed, config.evaluation)
+        evaluation = None
+        if parsed.scored:
+            evaluation = Evaluation(section, config.data, crew)
+            evaluation.check(True, (generator.resolution, generator.resolution))
+        sweep = Sweep(
+            generator=generator,
+            names=state["classes"],
+            classes=classes_of(parsed, generator),
+            per_class=parsed.per_class,
+            samplings=samplings,
+            evaluation=evaluation,
+            about=_about(checkpoint, state, section if evaluation else None),
+        )
+        record = sweep(parsed.out, crew)
+        if crew.leads:
+            print(*describe(record), parsed.out, sep="\n")
+    return 0
+
+
+def _samplings(parsed: Namespace) -> list["Sampling"]:
+    """One for each point, and none of them twice."""
+    pairs = [(value, mode) for mode in parsed.modes for value in parsed.truncations]
+    samplings = [sampling_of(parsed, value, mode) for value, mode in pairs]
+    return list(dict.fromkeys([*samplings, sampling_of(parsed, None, "resample")]))
+
+
+def _about(
+    checkpoint: Path, state: dict[str, Any], section: EvaluationConfig | None
+) -> dict[str, Any]:
+    """What the points of a sweep depend on, beside their own truncation."""
+    weights = state["files"]["ema.safetensors"]["sha256"]
+    about = {"checkpoint": str(checkpoint), "step": state["step"], "generator": weights}
+    if section is None:
+        return about
+    measured = asdict(section)
+    names = ("extractor", "weights", "samples", "metrics", "features")
+    return about | {name: measured[name] for name in names} | {"real_path": section.real}

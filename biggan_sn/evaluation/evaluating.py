@@ -1,0 +1,102 @@
+"""Scores of samples: an extractor, real images to compare with, and what is measured."""
+
+from pathlib import Path
+
+from biggan_sn.config import DataConfig, EvaluationConfig
+from biggan_sn.data.shards import load_index
+from biggan_sn.data.subset import choose
+from biggan_sn.evaluation.collecting import Crew, Task, walk
+from biggan_sn.evaluation.extractors import open_extractor
+from biggan_sn.evaluation.fidelity import Scores, inception_score
+from biggan_sn.evaluation.images import Images, Stored
+from biggan_sn.evaluation.metrics import METRICS, check_metrics, measure
+from biggan_sn.evaluation.opening import open_images, shard_images
+from biggan_sn.evaluation.reference import reference
+from biggan_sn.evaluation.statistics import Statistics, holds_statistics, load_statistics
+from biggan_sn.tables import lookup
+
+
+class Evaluation:
+    """What scores samples, on all processes of a crew together.
+
+    Args:
+        section: what is measured, and how.
+        data: of the run: the real images, where the section names none.
+        crew: the processes; each has to call what is called here.
+
+    Raises:
+        ValueError: there is no such extractor or metric, no weights, no real images, or a metric
+            that cannot be measured of such data.
+    """
+
+    def __init__(self, section: EvaluationConfig, data: DataConfig, crew: Crew) -> None:
+        for metric in section.metrics:
+            lookup(METRICS, metric, "metric")
+        self.section = section
+        self.extractor = open_extractor(
+            section.extractor, Path(section.weights) if section.weights else None, crew.device
+        )
+        self._crew = crew
+        self._real: Statistics | None = None
+        self._images: Stored | None = None
+        real = Path(section.real)
+        if section.real and real.is_file() and holds_statistics(real):
+            self._real = load_statistics(real)
+            self.classes = self._real.classes
+            self._size = (self._real.height, self._real.width)
+        else:
+            self._images = open_images(real) if section.real else _training_images(data)
+            self.classes = self._images.classes
+            self._size = self._images.size
+
+    def check(self, labelled: bool, size: tuple[int, int]) -> None:
+        """Raises ValueError if images of this height and width, whose classes are known or not,
+        cannot be scored, before anything long."""
+        check_metrics(self.section.metrics, self.extractor, labelled, self.classes)
+        if size != self._size:
+            raise ValueError(
+                f"samples of {size[1]}x{size[0]} pixels cannot be compared with real images of "
+                f"{self._size[1]}x{self._size[0]}"
+            )
+
+    def prepare(self) -> None:
+        """Gathers the statistics of the real images, or takes them from the cache.
+
+        Raises:
+            ValueError: an image cannot be read; features are not finite.
+            OSError: the cache cannot be written.
+        """
+        if self._images:
+            task = Task(self._images, self.extractor, self.section.features)
+            self._real = reference(task, self._crew)
+            self._images = None
+
+    def scores(self, images: Images) -> Scores | None:
+        """Of all these images, on the first process; None on the others.
+
+        Raises:
+            ValueError: an image cannot be read, or there are too few.
+        """
+        self.prepare()
+        task = Task(images, self.extractor)
+        state = walk(task, task.beginning(self._crew), self._crew, lambda state: None)
+        if not self._crew.leads:
+            return None
+        assert self._real is not None
+        return measure(self.section.metrics, task.statistics(state), self._real)
+
+    def describe_real(self) -> dict[str, float]:
+        """On the first process: images, how many real ones there are, and is, the Inception score
+        of those whose features are kept, if the extractor tells classes apart."""
+        self.prepare()
+        if self._real is None:
+            return {}
+        score = inception_score(self._real, self._real) if self.extractor.logits else {}
+        return {"images": self._real.images, **{key: score[key] for key in score if key == "is"}}
+
+
+def _training_images(data: DataConfig) -> Stored:
+    if not data.path:
+        raise ValueError("name the real images to compare with: --real FOLDER_OR_NPZ")
+    index = choose(load_index(Path(data.path)), data.classes, data.images)
+    return shard_images(index, data.resolution, data.command)

@@ -1,0 +1,140 @@
+"""What can be measured of samples, by the statistics of them and of real images."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biggan_sn.evaluation.extractors import Extractor
+from biggan_sn.evaluation.fidelity import (
+    Scores,
+    class_frechet_distances,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    of_either_side,
+    precision_recall,
+)
+from biggan_sn.evaluation.statistics import Statistics
+from biggan_sn.tables import lookup
+
+NEAREST = 5  # neighbours that make the ball around a real image (Naeem et al. 2020)
+ROWS = 1000  # of a matrix of distances that are held at a time
+PRESENT = 0.2  # of an equal share, for a class to count as present
+
+
+class Metric(NamedTuple):
+    """A row: measure(statistics of samples, of real images) -> scores by name; lacks(extractor,
+    whether the samples have labels, names of the real classes) -> what is missing, or ""."""
+
+    measure: Callable[[Statistics, Statistics], Scores]
+    lacks: Callable[[Extractor, bool, Sequence[str]], str] = lambda *_: ""
+
+
+def check_metrics(
+    names: Iterable[str], extractor: Extractor, labelled: bool, classes: Sequence[str]
+) -> None:
+    """Raises ValueError if one of METRICS cannot be measured, and says why.
+
+    Args:
+        names: of the metrics.
+        extractor: what makes the features.
+        labelled: whether the classes of the samples are known.
+        classes: names of those of the real images.
+    """
+    for name in names:
+        if reason := lookup(METRICS, name, "metric").lacks(extractor, labelled, classes):
+            raise ValueError(f"the metric {name!r} cannot be measured: {reason}")
+
+
+def measure(names: Iterable[str], generated: Statistics, real: Statistics) -> Scores:
+    """The scores of these METRICS; nan where features are not finite, as those of a generator that
+    diverged.
+
+    Raises:
+        ValueError: both are not of the same extractor, or there are too few images.
+    """
+    sides = [(side.extractor, side.weights) for side in (generated, real)]
+    if sides[0] != sides[1]:
+        named = " and ".join(f"{name} (weights {digest[:8]})" for name, digest in sides)
+        raise ValueError(f"features of different networks cannot be compared: {named}")
+    if min(generated.images, real.images) < 2:
+        raise ValueError("metrics need at least two samples and two real images")
+    scores: Scores = {}
+    for name in names:
+        scores |= lookup(METRICS, name, "metric").measure(generated, real)
+    return scores
+
+
+def density_coverage(generated: Statistics, real: Statistics) -> Scores:
+    """density: in how many balls around real images a sample lies, over their neighbours; coverage:
+    the share of real images with a sample in their ball (Naeem et al. 2020, eqs. 5 and 6). A ball
+    reaches to the fifth neighbour among the real images."""
+    ours, theirs = of_either_side(generated, real)
+    nearest = min(NEAREST, len(theirs) - 1)
+    radii = torch.cat([d.kthvalue(nearest + 1).values for d in _distances(theirs, theirs)])
+    inside = covered = 0
+    for distances, own in zip(_distances(theirs, ours), radii.split(ROWS), strict=True):
+        within = distances < own[:, None]
+        inside += int(within.sum())
+        covered += int(within.any(1).sum())
+    return {"density": inside / (nearest * len(ours)), "coverage": covered / len(theirs)}
+
+
+def _distances(left: Tensor, right: Tensor) -> Iterable[Tensor]:
+    """Distances [n, M] of some rows [n, D] of the left after the other to those [M, D] of the
+    right."""
+    return (torch.cdist(rows, right) for rows in left.split(ROWS))
+
+
+def class_accuracy(generated: Statistics, real: Statistics) -> Scores:
+    """accuracy: share of samples that the extractor takes for the class asked for; classes: how
+    many it sees at least a fifth as often as if all were equal."""
+    seen = generated.logits.argmax(1)
+    counts = np.bincount(seen, minlength=len(real.classes))
+    present = counts >= PRESENT * len(seen) / len(real.classes)
+    right = (seen == generated.labels).mean()
+    return {"accuracy": float(right), "classes": float(present.sum())}
+
+
+def variety(generated: Statistics, real: Statistics) -> Scores:
+    """variety: how far apart the features of two samples of a class are (root mean square over
+    pairs, classes weighed alike), over the same of real images. 0 where each class has one picture
+    for ever."""
+    return {"variety": _spread(generated) / _spread(real)}
+
+
+def _spread(side: Statistics) -> float:
+    """Half the mean square distance of two images of a class is the trace of its covariance."""
+    members = [side.features[side.labels == label] for label in np.unique(side.labels)]
+    traces = [f.var(0, ddof=1, dtype=np.float64).sum() for f in members if len(f) > 1]
+    return float(np.mean(traces)) ** 0.5 if traces else float("nan")
+
+
+def _no_logits(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
+    return "" if extractor.logits else f"{extractor.name!r} tells no classes apart"
+
+
+def _no_labels(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
+    return "" if labelled and classes else "the classes of the images are not known"
+
+
+def _other_classes(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
+    if tuple(classes) == extractor.classes:
+        return _no_labels(extractor, labelled, classes)
+    known = f"those of {extractor.name!r} are {', '.join(extractor.classes) or 'others'}"
+    return f"the images are of {len(classes)} classes, and {known}"
+
+
+METRICS: dict[str, Metric] = {
+    "fid": Metric(frechet_distance),
+    "is": Metric(inception_score, _no_logits),
+    "kid": Metric(kernel_distance),
+    "precision_recall": Metric(precision_recall),
+    "density_coverage": Metric(density_coverage),
+    "class_fid": Metric(class_frechet_distances, _no_labels),
+    "class_accuracy": Metric(class_accuracy, _other_classes),
+    "variety": Metric(variety, _no_labels),
+}
