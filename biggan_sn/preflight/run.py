@@ -19,6 +19,7 @@ from biggan_sn.preflight.nodes import (
     facts_of_all,
 )
 from biggan_sn.preflight.scale import Model
+from biggan_sn.preflight.scores import check_scores
 from biggan_sn.preflight.storage import check_folder, check_room, check_shards, most_kept
 from biggan_sn.preflight.trial import Trial, check_memory, run_trial
 from biggan_sn.training.world import World
@@ -91,6 +92,8 @@ def _without_steps(
     yield check_clocks(world, facts)
     yield check_folder(world, folder, hosts)
     yield check_shards(world, config.data, hosts)
+    if config.evaluation.every:
+        yield check_scores(world, config, hosts)
 
 
 def _with_steps(

@@ -36,10 +36,11 @@ class EMA:
         return network
 
     def generator(self) -> nn.Module:
-        """A copy of the average with plain weights, in eval mode, to sample from."""
+        """A copy of the average with plain weights, in eval mode, to sample from: laid out as
+        `load_generator` lays it out, for the same bits."""
         network = self.settled().eval()  # torch's own spectral norm iterates when read in training
         unconstrain(network)
-        return network
+        return network.to(memory_format=torch.channels_last)
 
 
 def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -14,11 +14,12 @@ import yaml
 
 from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
-from biggan_sn.config import CheckpointConfig, Config
+from biggan_sn.config import CheckpointConfig, Config, DataConfig, EvaluationConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.preflight import run as preflight_run
 from biggan_sn.preflight.exchange import measure_exchange
 from biggan_sn.preflight.run import preflight
+from biggan_sn.preflight.scores import check_scores
 from biggan_sn.preflight.storage import check_folder, check_shards, most_kept
 from biggan_sn.preflight.trial import TrialError
 from biggan_sn.training.trainer import Trainer
@@ -68,6 +69,37 @@ def test_two_processes_are_checked_and_the_run_forecast(given, tmp_path):
     rows = [line for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert [int(row.split()[0]) for row in rows] == [8, 16, 32, 64, 128, 256, 512, 1024]
     assert list((tmp_path / "run").iterdir()) == [], "nothing is left behind"
+
+
+def _check_scores(rank, ranks, section):
+    world = World(rank, ranks)
+    weights = "" if rank == 0 else section.weights  # one node has them, the other has not
+    config = Config(data=DataConfig(path=section.real, resolution=32, num_classes=3),
+                    evaluation=replace(section, weights=weights))  # fmt: skip
+    found = check_scores(world, config, ["one", "two"])
+    return {"verdict": found.verdict, "text": found.text}
+
+
+def test_scores(crew, shards, tmp_path):
+    section = EvaluationConfig(5, ("fid", "kid"), 20, "digits", "", str(shards))
+    good = crew(_check_scores, section)
+    assert good[0] == good[1]
+    assert good[0] == {"verdict": "ok", "text": "fid, kid of 20 samples, by digits, every 5 steps"}
+    first, second = crew(_check_scores, replace(section, weights=str(tmp_path / "w.pth")))
+    assert first == second and first["verdict"] == "FAILS"
+    assert first["text"].startswith("all is well (rank 0 on one), ")
+    assert "w.pth" in first["text"] and first["text"].endswith("(rank 1 on two)")
+    (few, _) = crew(_check_scores, replace(section, metrics=("class_accuracy", "fid")))
+    assert few["verdict"] == "FAILS" and "3 classes" in few["text"]
+
+
+def test_scores_are_looked_at_where_some_are_asked_for(small_config, tmp_path):
+    section = EvaluationConfig(5, ("fid",), 20, "digits", "", str(tmp_path / "none"))
+    lines = []
+    config = replace(small_config, evaluation=section)
+    report = preflight(World(), config, tmp_path / "run", lines.append)
+    assert not report.passed
+    assert [line.split()[:2] for line in lines][-1] == ["FAILS", "scores"]
 
 
 def test_the_forecast_of_checkpoints_is_what_a_run_writes(small_config, tmp_path):
