@@ -161,3 +161,43 @@ def test_a_gpu_gives_what_a_cpu_gives(name, weights, images):
     # Far below what TF32 would leave of it.
     np.testing.assert_allclose(found.cpu().numpy(), expected, atol=1e-5 * np.abs(expected).max())
     assert torch.equal(found, gpu.extract(images)[0])
+
+
+# A stand-in for the authors' code, which torch hub keeps in a folder of its own.
+HUBCONF = """
+dependencies = ["torch"]
+import torch
+
+class Means(torch.nn.Module):
+    def forward(self, images):  # as DINOv2: [N, 3, 224, 224], by the mean and deviation of ImageNet
+        return images.mean((2, 3)).repeat(1, 128)
+
+def dinov2_vits14(pretrained=True):
+    assert pretrained
+    return Means()
+"""
+
+
+def test_dino(tmp_path, monkeypatch, images):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    code = tmp_path / "hub" / "facebookresearch_dinov2_main"
+    weights = tmp_path / "hub" / "checkpoints" / "dinov2_vits14_pretrain.pth"
+    with pytest.raises(ValueError, match=f"^{code}: not there: download https://github.com/.*zip"):
+        open_extractor("dinov2_vits14", None, CPU)
+    code.mkdir(parents=True)
+    (code / "hubconf.py").write_text(HUBCONF)
+    with pytest.raises(ValueError, match=f"^{weights}: not there: download https://.*vits14_pre"):
+        open_extractor("dinov2_vits14", None, CPU)
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"w\.pth: the weights of 'dinov2_vits14' are looked for at"):
+        open_extractor("dinov2_vits14", tmp_path / "w.pth", CPU)
+    extractor = open_extractor("dinov2_vits14", None, CPU)
+    assert extractor.digest == hashlib.sha256(b"weights").hexdigest()
+    plain = torch.full((2, 3, 32, 32), 51, dtype=torch.uint8)
+    features, logits = extractor.extract(plain)
+    assert features.shape == (2, extractor.dim) == (2, 384)
+    assert logits.shape == (2, extractor.logits) == (2, 0)
+    expected = (0.2 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(features[0, :3], expected, rtol=1e-5)
+    assert extractor.extract(images)[0].std() > 0
