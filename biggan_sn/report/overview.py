@@ -1,12 +1,13 @@
 """The head of the page: what run this is, how far it is, how good, and what is wrong."""
 
+import math
 from datetime import datetime
 from statistics import median
 
 from biggan_sn.report.markup import NOTHING, Html, element, join, paragraph, text
 from biggan_sn.report.reading import SCORE, SPEED, History
 from biggan_sn.report.scales import brief
-from biggan_sn.report.scores import SCORES, best_of, title, told
+from biggan_sn.report.scores import SCORES, best_of, title
 from biggan_sn.report.sweeps import Sweep
 
 NEWEST = 3  # alarms in the box
@@ -54,8 +55,8 @@ def _tiles(run: History, sweep: Sweep | None) -> list[Html]:
     for name, point in sweep.bests().items() if sweep else ():
         if name in SCORES and SCORES[name].leads:
             where = f"truncation {point.name}, {point.mode}"
-            score_there = told(name, point.scores) or "not known"
-            found.append(_tile(f"best {title(name)} of the sweep", score_there, where))
+            best_there = brief(point.scores.get(name, math.nan))
+            found.append(_tile(f"best {title(name)} of the sweep", best_there, where))
     if speeds := list(run.scalars.get(f"{SPEED}images_per_second", {}).values())[-RECENT:]:
         found.append(_tile("images per second", brief(median(speeds)), "of late"))
     return found

@@ -50,6 +50,19 @@ def test_every_part_of_a_thinned_line_keeps_its_lowest_and_highest():
     assert kept == {0.0, 1.0}
 
 
+def test_thinned_lines_begin_and_end_where_they_did():
+    points = [(step, float((-1) ** step)) for step in range(5000)]
+    points[0], points[-1] = (0, 0.1), (4999, 0.2)  # no extremes of their parts
+    kept = thinned(points)
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+
+
+def test_no_line_has_more_points_than_it_may_have():
+    values = (1.0, math.nan, -1.0, 0.5)
+    points = [(step, values[step % 4]) for step in range(20_000)]
+    assert MOST / 2 < len(thinned(points)) <= MOST
+
+
 @pytest.mark.parametrize("hole", [math.nan, math.inf, -math.inf, 1e200])
 def test_thinned_lines_keep_gaps(hole):
     points = wave(20_000)
@@ -180,6 +193,7 @@ def test_spots_lie_on_their_places_and_lead_somewhere():
     circle = last.one("circle")
     assert float(circle["cx"]) == RIGHT
     assert float(circle["cy"]) == pytest.approx(BOTTOM - (BOTTOM - TOP) * up.place(4.0), abs=0.01)
+    assert int(circle["r"]) > int(first.one("circle")["r"])
     assert first.one("text").text == "0.4"
     assert last.one("text")["text-anchor"] == "end", "there is no room on its right"
     assert figure.one(class_="plot")["tabindex"] == "", "its spots are links by themselves"
