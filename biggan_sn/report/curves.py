@@ -99,14 +99,15 @@ def draw(chart: Chart) -> Html:
     """A figure with a caption, axes, lines, a legend and room for a readout."""
     across, up = _scales(chart)
     inside = [
-        element("title", text(_described(chart))),
         _axes(chart, across, up),
         join(_mark(mark, across) for mark in chart.marks),
         join(_line(number, line, across, up) for number, line in enumerate(chart.lines)),
         # The best are drawn last, so that nothing lies on top of them.
         join(_spot(spot, across, up) for spot in sorted(chart.spots, key=lambda spot: spot.best)),
     ]
-    drawing = element("svg", join(inside), {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img"})
+    # No title inside: browsers would show it over the readout.
+    about = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": _described(chart)}
+    drawing = element("svg", join(inside), about)
     plot = element("div", drawing, _plot_attributes(chart, across))
     caption = element("figcaption", text(chart.title))
     readout = element("p", NOTHING, {"class": "readout", "aria-live": "polite"})

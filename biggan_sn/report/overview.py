@@ -16,11 +16,12 @@ RECENT = 10  # records of speed that count
 
 def head(run: History, sweep: Sweep | None) -> Html:
     """Name, progress, state and the best scores."""
+    tiles = _tiles(run, sweep)
     state = element("span", text(run.state), {"class": "state", "data-state": run.state})
     parts = [
         element("h1", join([text(run.name), state], " ")),
         _progress(run),
-        element("dl", join(_tiles(run, sweep)), {"class": "tiles"}),
+        element("dl", join(tiles), {"class": "tiles"}) if tiles else NOTHING,
         _alarms(run),
     ]
     return element("header", join(parts))

@@ -61,10 +61,12 @@ window.addEventListener("load", () => {
     seen.right = told();
     press("Escape");
     seen.left = told();
-    const svg = plot.querySelector(".plot svg"), box = svg.getBoundingClientRect();
-    plot.querySelector(".plot").dispatchEvent(new PointerEvent("pointermove",
-      {clientX: box.left + box.width * 0.55, clientY: box.top + 9}));
-    seen.pointed = told();
+    const other = [...document.querySelectorAll(".chart")]
+      .find((chart) => chart.querySelector("figcaption").textContent === "Losses");
+    const box = other.querySelector(".plot svg").getBoundingClientRect();
+    other.querySelector(".plot").dispatchEvent(new PointerEvent("pointermove",
+      {clientX: box.left + (box.width * 112) / 380, clientY: box.top + 9}));
+    seen.pointed = other.querySelector(".readout").textContent;
     seen.width = document.documentElement.scrollWidth;
     seen.inner = innerWidth;
     seen.wide = [...document.querySelectorAll("body *")].filter((node) => !node.closest(".sideways")
@@ -146,7 +148,7 @@ def test_values_are_read_off(seen):
     assert seen["home"] == ["step 50: FID 7.25", "7.25", 208]
     assert seen["right"] == ["step 100: FID 8.5", "8.5", 370]
     assert seen["left"] == ["", "8.5", None]
-    assert seen["pointed"] == ["step 50: FID 7.25", "7.25", 208]
+    assert seen["pointed"] == "step 20: d_loss 1.2, g_loss -0.5", "112 of 380 is just past it"
 
 
 def test_it_fits_a_phone(seen):

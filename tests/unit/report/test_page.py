@@ -3,13 +3,16 @@
 import json
 import math
 import re
+import tomllib
 from base64 import b64encode
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import yaml
 
+import biggan_sn
 from biggan_sn.cli import main
 from biggan_sn.evaluation.charts import COLOURS
 from biggan_sn.report.page import write_report
@@ -116,6 +119,15 @@ def test_colours_are_those_of_all_charts(page):
         assert f".c{number} {{ color: var(--c{number}); }}" in style
     assert "prefers-color-scheme: dark" in style
     assert "@media print" in style
+
+
+def test_style_and_script_are_part_of_the_package():
+    root = Path(biggan_sn.__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["biggan_sn"]
+    shipped = {path for pattern in patterns for path in (root / "biggan_sn").glob(pattern)}
+    there = [path for path in (root / "biggan_sn" / "report").iterdir() if path.is_file()]
+    assert {path for path in there if path.suffix != ".py"} <= shipped
 
 
 def test_nothing_of_the_machine_but_what_the_run_holds(page, run):
@@ -426,7 +438,8 @@ def test_a_run_that_has_just_begun(tmp_path):
     (tmp_path / "config.yaml").write_text("steps: 10")
     page = page_of(tmp_path)
     assert page.one("p", class_="progress").text.startswith("step 0 of 10")
-    assert not page.all("dl", class_="tiles") or not page.one("dl", class_="tiles").text
+    assert not page.all("dl", class_="tiles")
+    assert not page.all("svg")
 
 
 def test_one_single_record(run):
