@@ -38,6 +38,10 @@ window.addEventListener("load", () => {
   slider.value = 2;
   slider.dispatchEvent(new Event("input"));
   seen.slid = [...state(), slider.getAttribute("aria-valuetext")];
+  one('td a[href="#point-3"], th a[href="#point-3"]').click();
+  seen.linked = state();
+  document.querySelectorAll(".modes input")[0].click();
+  seen.back = state();
   one('a.jump[href="#point-1"]').click();
   seen.jumped = [...state(), slider.value];
   seen.current = [...document.querySelectorAll(".jump[aria-current]")].map((a) => a.textContent);
@@ -137,9 +141,11 @@ def test_what_would_be_fetched_or_run_is_refused_and_seen_here(page):
 def test_the_slider_shows_one_grid_at_a_time(seen):
     assert seen["first"] == ["point-0", "1"], "the best FID"
     assert seen["slid"] == ["point-2", "none", "none"]
+    assert seen["linked"] == ["point-3", "0.4"]
+    assert seen["back"] == ["point-1", "0.4"], "the same truncation of the other mode"
     assert seen["jumped"] == ["point-1", "0.4", "0"]
     assert seen["current"] == ["best IS: 9"]
-    assert seen["mode"] == ["point-3", "0.4"], "the same truncation of the other mode"
+    assert seen["mode"] == ["point-3", "0.4"]
     assert seen["hash"] == ["point-2", "none", True]
 
 
