@@ -63,6 +63,7 @@ window.addEventListener("load", () => {
     seen.home = told();
     press("ArrowRight");
     seen.right = told();
+    press("ArrowLeft");
     press("Escape");
     seen.left = told();
     const other = [...document.querySelectorAll(".chart")]
