@@ -103,6 +103,18 @@ def changes(before: Config, after: Config) -> list[str]:
     ]
 
 
+def differences(values: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What a config has, as `to_dict` wrote it, where that is not the default: dotted name -> its
+    value and the default, None for what is not there. Nobody has checked it: it may come from
+    another version of the package."""
+    default, found = _flat(to_dict(Config())), _flat(values)
+    return {
+        name: (found.get(name), default.get(name))
+        for name in dict.fromkeys([*found, *default])
+        if found.get(name) != default.get(name)
+    }
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():

@@ -71,13 +71,16 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
 
 def _train(config: Config, folder: Path, world: "World") -> int:
     from biggan_sn.files import write_whole
+    from biggan_sn.training import environment
     from biggan_sn.training.trainer import Trainer
 
     trainer = Trainer(config, folder, world)
+    made_with = environment.describe(world)
     with world.holding(folder):
         if world.leads:
             stored = yaml.safe_dump(to_dict(config), sort_keys=False)
             write_whole(folder / CONFIG_NAME, stored.encode())
+            environment.write(folder, made_with)
         finished = _run_to_the_end(trainer)
     if world.leads:
         word = "finished" if finished else f"stopped at step {trainer.step}"

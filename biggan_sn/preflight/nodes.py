@@ -2,19 +2,16 @@
 
 import json
 import os
-import platform
 import socket
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from biggan_sn import __version__
 from biggan_sn.preflight.findings import FAILS, NOTE, OK, Finding, by_value, counted, size
+from biggan_sn.training.environment import device_name, versions
 from biggan_sn.training.world import World
 
-PACKAGES = ("accelerate", "deepspeed", "numpy", "safetensors", "simplejpeg")
 APART = 1.0  # seconds that clocks may differ: logs of two nodes can still be read together
 
 
@@ -44,20 +41,12 @@ def facts_of_all(world: World) -> list[Facts]:
 
 
 def _facts(device: torch.device) -> Facts:
-    versions = {"python": platform.python_version(), "biggan_sn": __version__}
-    versions |= {"torch": torch.__version__, "CUDA": str(torch.version.cuda)}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "none"
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        versions["NCCL"] = ".".join(map(str, torch.cuda.nccl.version()))
-        name, memory = properties.name, properties.total_memory
-    else:
-        name, memory = f"CPU ({platform.machine()})", memory_of_machine()
-    return Facts(socket.gethostname(), versions, name, memory, len(os.sched_getaffinity(0)))
+    on_gpu = device.type == "cuda"
+    memory = (
+        torch.cuda.get_device_properties(device).total_memory if on_gpu else memory_of_machine()
+    )
+    cores = len(os.sched_getaffinity(0))
+    return Facts(socket.gethostname(), versions(device), device_name(device), memory, cores)
 
 
 def memory_of_machine() -> int:

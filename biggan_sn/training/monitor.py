@@ -82,19 +82,24 @@ def measure(spectra: Mapping[str, Spectrum]) -> Measured:
 
 def worst_layers(now: Sigmas) -> str:
     """A Markdown table of the layers with the largest sigma_0 / sigma_1, worst first."""
+    lines = ["| network | layer | sigma_0 / sigma_1 | sigma_0 | sigma_1 |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {network} | {layer} | {ratio:.3g} | {sigmas[0]:.4g} | {sigmas[1]:.4g} |"
+        for ratio, network, layer, sigmas in ranked(now)[:WORST]
+    ]
+    return "\n".join(lines)
+
+
+def ranked(now: Sigmas) -> list[tuple[float, str, str, list[float]]]:
+    """sigma_0 / sigma_1, network, name and singular values of every layer that has a sigma_1; the
+    largest ratio first, and before it what is not finite."""
     rows = [
         (_ratio(sigmas), network, layer, sigmas)
         for network, layers in now.items()
         for layer, sigmas in layers.items()
         if sigmas[1] != 0
     ]
-    rows.sort(key=lambda row: -math.inf if math.isnan(row[0]) else -row[0])
-    lines = ["| network | layer | sigma_0 / sigma_1 | sigma_0 | sigma_1 |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {network} | {layer} | {ratio:.3g} | {sigmas[0]:.4g} | {sigmas[1]:.4g} |"
-        for ratio, network, layer, sigmas in rows[:WORST]
-    ]
-    return "\n".join(lines)
+    return sorted(rows, key=lambda row: -math.inf if math.isnan(row[0]) else -row[0])
 
 
 def _ratio(sigmas: list[float]) -> float:

@@ -1,7 +1,7 @@
 """The records of a run: JSON, one line each, in its folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,15 @@ def rollbacks(run: Path) -> list[Record]:
 
 def alarms(run: Path) -> list[Record]:
     """The alarms on the way to where the run is now, without those of what it gave up."""
-    standing: list[Record] = []
-    for record in read(run / COLLAPSE):
-        if record["event"] == "alarm":
-            standing.append(record)
+    return standing(read(run / COLLAPSE))
+
+
+def standing(events: Iterable[Record]) -> list[Record]:
+    """Of all alarms and rollbacks, oldest first, the alarms that no rollback gave up."""
+    found: list[Record] = []
+    for event in events:
+        if event["event"] == "alarm":
+            found.append(event)
         else:
-            standing = [alarm for alarm in standing if alarm["step"] <= record["to"]]
-    return standing
+            found = [alarm for alarm in found if alarm["step"] <= event["to"]]
+    return found

@@ -44,6 +44,26 @@ def test_train_then_go_on_without_the_config(run, capsys):
         assert picture.size == (3 * 34 + 2, 8 * 34 + 2), "a column for each of 3 classes, 8 rows"
 
 
+def test_every_start_writes_down_what_the_run_is_made_with(run):
+    path = run / "environment.json"
+    written = json.loads(path.read_text())
+    assert written["versions"]["torch"] == torch.__version__
+    assert (written["processes"], written["engine"]) == (1, "ddp")
+    path.write_text("{}")
+    assert main(["train", "--run_dir", str(run), "--steps", "3"]) == 0
+    assert json.loads(path.read_text()) == written
+
+
+def test_a_run_has_a_page(run, capsys):
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{run / 'report.html'}"
+    page = (run / "report.html").read_text()
+    for words in ("step 2 of 2", "finished", "d_loss", "Heat-map of G", torch.__version__):
+        assert words in page
+    for words in ("cannot be", "Not recorded", "Nothing was logged"):
+        assert words not in page
+
+
 def test_another_config_in_the_same_folder_is_refused(run, given, capsys):
     arguments = ["train", "--config", str(given), "--run_dir", str(run)]
     assert main([*arguments, "--model.channels", "3", "--seed", "5"]) == 2

@@ -1,0 +1,248 @@
+"""Curves as SVG: axes, lines, marks. It can be read without any script; with one, values too."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from biggan_sn.evaluation.charts import COLOURS, STYLES
+from biggan_sn.report.markup import NOTHING, Html, element, join, text
+from biggan_sn.report.scales import Scale, brief, drawable, fitting, linear
+
+WIDTH, HEIGHT = 380, 230  # of a chart, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 46, 370, 18, 186  # of what its axes enclose
+MOST = 500  # points of a line
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve.
+
+    Args:
+        name: for the legend.
+        points: from left to right; where a value is not finite, the curve has a gap.
+    """
+
+    name: str
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical mark: at which step, of which kind (a class of the style sheet), and why."""
+
+    step: float
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A point of its own, with a label beside it.
+
+    Args:
+        place: of the point.
+        label: beside it.
+        why: the same in more words.
+        link: where it leads.
+        best: whether it is one to look for.
+    """
+
+    place: Point
+    label: str
+    why: str
+    link: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn.
+
+    Args:
+        title: above it.
+        lines: at least one.
+        across, up: what the axes are.
+        last: where the horizontal axis ends, if it is one of steps from 0 on.
+        marks, spots: on top of the lines.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    across: str = "step"
+    up: str = ""
+    last: float | None = None
+    marks: Sequence[Mark] = field(default=())
+    spots: Sequence[Spot] = field(default=())
+
+
+def thinned(points: Sequence[Point], most: int = MOST) -> list[Point]:
+    """At most so many of the points, so that what is drawn of them looks the same: of each of
+    equal parts the lowest, the highest and one that is not finite; the first and the last."""
+    if len(points) <= most:
+        return list(points)
+    parts = (most - 2) // 3
+    kept = {0, len(points) - 1}
+    edges = [len(points) * number // parts for number in range(parts + 1)]
+    for first, end in pairwise(edges):
+        part = range(first, end)
+        finite = [index for index in part if drawable(points[index][1])]
+        holes = [index for index in part if not drawable(points[index][1])]
+        finite.sort(key=lambda index: points[index][1])
+        kept.update(finite[:1], finite[-1:], holes[:1])
+    return [points[index] for index in sorted(kept)]
+
+
+def draw(chart: Chart) -> Html:
+    """A figure with a caption, axes, lines, a legend and room for a readout."""
+    across, up = _scales(chart)
+    inside = [
+        _axes(chart, across, up),
+        join(_mark(mark, across) for mark in chart.marks),
+        join(_line(number, line, across, up) for number, line in enumerate(chart.lines)),
+        # The best are drawn last, so that nothing lies on top of them.
+        join(_spot(spot, across, up) for spot in sorted(chart.spots, key=lambda spot: spot.best)),
+    ]
+    # No title inside: browsers would show it over the readout.
+    about = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": _described(chart)}
+    drawing = element("svg", join(inside), about)
+    plot = element("div", drawing, _plot_attributes(chart, across))
+    caption = element("figcaption", text(chart.title))
+    readout = element("p", NOTHING, {"class": "readout", "aria-live": "polite"})
+    return element("figure", join([caption, plot, readout, _legend(chart)]), {"class": "chart"})
+
+
+def _plot_attributes(chart: Chart, across: Scale) -> dict[str, object]:
+    """The script reads off values where a chart is one of steps."""
+    if chart.spots:
+        return {"class": "plot"}
+    return {
+        "class": "plot",
+        "tabindex": 0,
+        "role": "group",
+        "aria-label": f"{chart.title}: the arrow keys read off values",
+        "data-frame": f"{LEFT} {RIGHT} {TOP} {BOTTOM} {WIDTH}",
+        "data-low": across.low,
+        "data-high": across.high,
+    }
+
+
+def _scales(chart: Chart) -> tuple[Scale, Scale]:
+    points = [point for line in chart.lines for point in line.points]
+    points += [spot.place for spot in chart.spots]
+    up = fitting(y for _, y in points)
+    if chart.last is None:
+        return fitting(x for x, _ in points), up
+    return linear(0, max(chart.last, 1), tight=True), up
+
+
+def _described(chart: Chart) -> str:
+    """For those who do not see it."""
+    parts = []
+    for line in chart.lines:
+        finite = [y for _, y in line.points if math.isfinite(y)]
+        ends = f"from {brief(finite[0])} to {brief(finite[-1])}" if finite else "nowhere finite"
+        least = f", at least {brief(min(finite))}, at most {brief(max(finite))}" if finite else ""
+        parts.append(f"{line.name} {ends}{least}")
+    return f"{chart.title} over {chart.across}. {'; '.join(parts)}."
+
+
+def _x(value: float, scale: Scale) -> float:
+    return LEFT + (RIGHT - LEFT) * scale.place(value)
+
+
+def _y(value: float, scale: Scale) -> float:
+    return BOTTOM - (BOTTOM - TOP) * scale.place(value)
+
+
+def _axes(chart: Chart, across: Scale, up: Scale) -> Html:
+    parts = []
+    for tick, label in zip(up.ticks, up.labels, strict=True):
+        y = _y(tick, up)
+        parts += [_stroke(LEFT, y, RIGHT, y, "grid"), _label(LEFT - 6, y + 3.5, label, "end")]
+    for tick, label in zip(across.ticks, across.labels, strict=True):
+        x = _x(tick, across)
+        parts += [_stroke(x, BOTTOM, x, BOTTOM + 4, "tick"), _label(x, BOTTOM + 17, label)]
+    parts.append(_stroke(LEFT, BOTTOM, RIGHT, BOTTOM, "axis"))
+    parts.append(_label((LEFT + RIGHT) / 2, BOTTOM + 35, chart.across, kind="name"))
+    notes = [chart.up, "log scale" if up.logarithmic else ""]
+    parts.append(_label(LEFT, TOP - 6, ", ".join(filter(None, notes)), "start", "name"))
+    return element("g", join(parts), {"class": "axes", "aria-hidden": "true"})
+
+
+def _stroke(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
+    places = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    return element(
+        "line", NOTHING, {"class": kind, **{name: f"{at:.2f}" for name, at in places.items()}}
+    )
+
+
+def _label(x: float, y: float, words: str, anchor: str = "middle", kind: str = "label") -> Html:
+    place = {"x": f"{x:.2f}", "y": f"{y:.2f}", "text-anchor": anchor, "class": kind}
+    return element("text", text(words), place)
+
+
+def _colour(number: int) -> str:
+    """Classes of the style sheet: a colour, and a style of line where colours come again."""
+    return f"c{number % len(COLOURS)} s{number // len(COLOURS) % len(STYLES)}"
+
+
+def _line(number: int, line: Line, across: Scale, up: Scale) -> Html:
+    shown = thinned(line.points)
+    values = ";".join(f"{x:.15g},{y:.6g}" for x, y in shown)
+    attributes = {"class": f"line {_colour(number)}", "d": path_of(shown, across, up)}
+    attributes |= {"data-name": line.name, "data-values": values}
+    return element("path", NOTHING, attributes)
+
+
+def path_of(points: Iterable[Point], across: Scale, up: Scale) -> str:
+    """The commands of an SVG path: a new piece begins after every value that is not finite, and a
+    point that is alone is a dot."""
+    pieces: list[list[str]] = [[]]
+    for x, y in points:
+        if drawable(y):
+            pieces[-1].append(f"{_x(x, across):.2f} {_y(y, up):.2f}")
+        elif pieces[-1]:
+            pieces.append([])
+    return "".join(f"M{'L'.join(piece if piece[1:] else piece * 2)}" for piece in pieces if piece)
+
+
+def _mark(mark: Mark, across: Scale) -> Html:
+    x = _x(min(max(mark.step, across.low), across.high), across)
+    inside = join([element("title", text(mark.why)), _stroke(x, TOP, x, BOTTOM, "mark")])
+    return element("g", inside, {"class": mark.kind, "data-step": f"{mark.step:.15g}"})
+
+
+def _spot(spot: Spot, across: Scale, up: Scale) -> Html:
+    x, y = _x(spot.place[0], across), _y(spot.place[1], up)
+    kind = "spot best" if spot.best else "spot"
+    circle = element(
+        "circle", NOTHING, {"cx": f"{x:.2f}", "cy": f"{y:.2f}", "r": 6 if spot.best else 4}
+    )
+    far = x > RIGHT - 60  # there is no room on its right
+    above, side, anchor = (-17 if spot.best else 7), (-9 if far else 9), ("end" if far else "start")
+    beside = _label(x + side, y - above, spot.label, anchor)
+    inside = join([element("title", text(spot.why)), circle, beside])
+    return element("a", inside, {"href": spot.link, "class": kind, "aria-label": spot.why})
+
+
+def _legend(chart: Chart) -> Html:
+    """What is which: lines with their last values, and the kinds of marks that are there."""
+    items = []
+    for number, line in enumerate(chart.lines):
+        finite = [y for _, y in line.points if math.isfinite(y)]
+        last = element("b", text(brief(finite[-1]) if finite else "never finite"))
+        items.append(_item(_colour(number), line.name, NOTHING if chart.spots else last))
+    kinds = dict.fromkeys(mark.kind for mark in chart.marks)
+    items += [_item(kind, kind, NOTHING) for kind in kinds]
+    return element("ul", join(items), {"class": "legend"})
+
+
+def _item(kind: str, name: str, value: Html) -> Html:
+    line = element("line", NOTHING, {"x1": 1, "y1": 5, "x2": 21, "y2": 5, "class": f"line {kind}"})
+    swatch = element(
+        "svg", line, {"viewBox": "0 0 22 10", "class": "swatch", "aria-hidden": "true"}
+    )
+    return element("li", join([swatch, text(name), value], " "))
