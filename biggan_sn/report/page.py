@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from biggan_sn import __version__
-from biggan_sn.checkpoint import write_whole
 from biggan_sn.evaluation.charts import COLOURS
+from biggan_sn.files import write_whole
 from biggan_sn.report.charts import curves
 from biggan_sn.report.events import events
 from biggan_sn.report.markup import NOTHING, Html, element, join, paragraph, text, void

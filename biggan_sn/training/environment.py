@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import biggan_sn
-from biggan_sn.checkpoint import write_whole
+from biggan_sn.files import write_whole
 from biggan_sn.training.world import World
 
 ENVIRONMENT = "environment.json"  # of a run's folder, written at every start

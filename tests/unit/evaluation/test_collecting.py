@@ -112,6 +112,10 @@ def _rank(rank, ranks, folder):
     scores = evaluation.scores(stored(noise(171, 1)))
     assert (scores is None) == (rank > 0)
     assert bool(evaluation.describe_real()) == (rank == 0)
+    done = []
+    task = Task(stored(noise(171, 1)), row(None, CPU))
+    walk(task, task.beginning(world), world, lambda state: done.append(state.done))
+    assert done == [min(171, step) for step in range(64 * ranks, 171 + 64 * ranks, 64 * ranks)]
     if rank == 0:
         (folder / f"{ranks}.json").write_text(json.dumps(scores))
     dist.destroy_process_group()
