@@ -65,13 +65,29 @@ def find_neighbours(
         ValueError: images of another size, fewer than two or than `nearest`; one of them cannot be
             read; the extractor is not for them, or makes no numbers of them.
     """
-    total = len(real.labels)
     check_real(real, samples.shape[-1], nearest)
-    yardstick = _spread(len(samples), total)
+    yardstick = _spread(len(samples), len(real.labels))
     queries = torch.cat((samples, *read_images(real, yardstick)))
-    described = describe(queries, extractor, batch)
     own = torch.cat((torch.full((len(samples),), -1), torch.tensor(yardstick)))
-    found = _nothing(len(queries))
+    found = _search(describe(queries, extractor, batch), own, real, extractor, nearest, batch)
+    count = len(samples)
+    return Neighbours(
+        Found(found.distances[:, :count], found.numbers[:, :count]),
+        Found(found.distances[:, count:], found.numbers[:, count:]),
+    )
+
+
+def _search(
+    queries: Described,
+    own: Tensor,
+    real: Images,
+    extractor: Extractor,
+    nearest: int,
+    batch: int,
+) -> Found:
+    """The real images nearest to each of N queries, but for the one that it is: own [N]."""
+    total = len(real.labels)
+    found = _nothing(len(own))
     ranges = [range(start, min(start + batch, total)) for start in range(0, total, batch)]
     with (
         noticed_stops() as stops,
@@ -79,18 +95,14 @@ def find_neighbours(
         closing(real.batches(ranges)) as stream,
     ):
         for numbers, images in zip(ranges, stream, strict=True):
-            apart = distances(described, describe(images, extractor, batch)).cpu()
+            apart = distances(queries, describe(images, extractor, batch)).cpu()
             here = torch.tensor(numbers)
-            apart = apart.masked_fill(own[:, None] == here, torch.inf)  # nobody's own neighbour
+            apart = apart.masked_fill(own[:, None] == here, torch.inf)
             found = nearest_of(found, apart, here, nearest)
             advance(len(numbers))
             if stops:
                 raise KeyboardInterrupt
-    count = len(samples)
-    return Neighbours(
-        Found(found.distances[:, :count], found.numbers[:, :count]),
-        Found(found.distances[:, count:], found.numbers[:, count:]),
-    )
+    return found
 
 
 def check_real(real: Images, resolution: int, nearest: int) -> None:
@@ -122,7 +134,8 @@ def read_images(images: Images, numbers: Iterable[int]) -> list[Tensor]:
     Raises:
         ValueError: one of them cannot be read.
     """
-    with closing(images.batches(range(n, n + 1) for n in numbers)) as stream:
+    ranges = (range(number, number + 1) for number in numbers)
+    with noticed_stops(), closing(images.batches(ranges)) as stream:
         return list(stream)
 
 

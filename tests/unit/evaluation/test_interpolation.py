@@ -131,11 +131,11 @@ def test_each_row_goes_its_own_way():
 
 
 def test_the_same_at_both_ends_stays():
-    z = torch.randn(4, 8)
-    found = great_circle(z, z, torch.linspace(0, 1, 4))
+    z = torch.randn(200, 8)  # rounding makes the cosine of some larger than 1
+    found = great_circle(z, z, torch.linspace(0, 1, 200))
     torch.testing.assert_close(found, z, rtol=1e-6, atol=0)
     assert found.dtype == torch.float32
-    assert great_circle(z * 0, z * 0, torch.ones(4)).eq(0).all()
+    assert great_circle(z * 0, z * 0, torch.ones(200)).eq(0).all()
 
 
 # --------------------------------------------------------------------------------- rows and ends
@@ -200,7 +200,7 @@ def test_what_lies_between(generator, between):
     torch.set_default_dtype(torch.float64)
     try:
         generator = generator.double()
-        sampling = Sampling(seed=3)
+        sampling = Sampling(seed=3, truncation=0.6)
         ends = plan_rows(between, CLASSES, 4)
         images = interpolate(generator, ends, 5, CLASSES, sampling)
         tables = [m for m in generator.modules() if isinstance(m, nn.Embedding)]
