@@ -264,6 +264,17 @@ def test_the_picture_shows_every_step_of_every_row():
     assert ink[:66, : edge - 2].any() and ink[66:, : edge - 2].any(), "both rows are named"
 
 
+@pytest.mark.parametrize(
+    ("between", "left", "right"),
+    [("z", "cab", ()), ("class", "cab", "abc"), ("both", "cab", "abc")],
+)
+def test_rows_are_named_by_the_classes_they_show(monkeypatch, between, left, right):
+    given = []
+    monkeypatch.setattr(interpolation, "sheet", lambda *arguments: given.extend(arguments))
+    draw_rows(torch.zeros(3, 2, 3, 4, 4), plan_rows(between, CLASSES, 3), "abc")
+    assert given[1:] == [list(left), list(right) if right else ()]
+
+
 def first_column(sheet):
     """Where the first picture begins: black from top to bottom."""
     return int((sheet[2:66] == 0).all((0, 2)).argmax())
