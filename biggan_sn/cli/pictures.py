@@ -18,8 +18,8 @@ EXTRACTOR = "inception"  # whose features are compared where nothing else is sai
 def declare_interpolate(parser: ArgumentParser) -> None:
     """Draw rows of images from one sample or class to another: one PNG."""
     _declare_picture(parser, "the PNG to write")
-    help_ = "what changes along a row: z, class or both; a row of z is of one class, one of the "
-    help_ += "others goes on to the next class"
+    help_ = "what changes along a row: z, within a class; class, on to the next one with the same "
+    help_ += "z; or both, from a sample to one of the next class"
     parser.add_argument("--between", default="both", help=help_)
     parser.add_argument("--rows", type=int, default=None, help="default one for each class")
     parser.add_argument(
@@ -28,8 +28,7 @@ def declare_interpolate(parser: ArgumentParser) -> None:
 
 
 def declare_neighbours(parser: ArgumentParser) -> None:
-    """Draw samples beside the real images nearest to them, to see what was learnt by heart: a PNG,
-    and a CSV of the same name."""
+    """Draw samples beside the real images nearest to them: a PNG, and a CSV of the distances."""
     _declare_picture(parser, "the PNG to write; the CSV goes beside it")
     help_ = "samples of each class"
     parser.add_argument("--per_class", type=int, default=1, help=help_)
