@@ -29,12 +29,7 @@ def declare_measuring(parser: ArgumentParser) -> None:
         help="fid is kid precision_recall density_coverage class_fid class_accuracy variety",
     )
     parser.add_argument("--samples", type=int, default=None, help="how many, over all classes")
-    parser.add_argument(
-        "--extractor",
-        default=None,
-        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits",
-    )
-    parser.add_argument("--weights", default=None, help="file of the extractor's weights")
+    declare_extractor(parser)
     parser.add_argument(
         "--real",
         default=None,
@@ -47,6 +42,16 @@ def declare_measuring(parser: ArgumentParser) -> None:
         default=None,
         help="real images of which the features are kept; 0 for all",
     )
+
+
+def declare_extractor(parser: ArgumentParser) -> None:
+    """Options of every verb that compares features; as in the run's config by default."""
+    parser.add_argument(
+        "--extractor",
+        default=None,
+        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits",
+    )
+    parser.add_argument("--weights", default=None, help="file of its weights")
 
 
 def declare(parser: ArgumentParser) -> None:
@@ -63,7 +68,7 @@ def declare(parser: ArgumentParser) -> None:
 def section_of(parsed: Namespace, section: EvaluationConfig) -> EvaluationConfig:
     """The section of a run's config with what the options say."""
     names = ("metrics", "samples", "extractor", "weights", "real", "features")
-    given = {name: parsed[name] for name in names if parsed[name] is not None}
+    given = {name: parsed[name] for name in names if parsed.get(name) is not None}
     if "extractor" in given and "weights" not in given:
         given["weights"] = ""  # those of the config are of another network
     if "metrics" in given:

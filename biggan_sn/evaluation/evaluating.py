@@ -33,9 +33,7 @@ class Evaluation:
         for metric in section.metrics:
             lookup(METRICS, metric, "metric")
         self.section = section
-        self.extractor = open_extractor(
-            section.extractor, Path(section.weights) if section.weights else None, crew.device
-        )
+        self.extractor = open_extractor(section.extractor, section.weights, crew.device)
         self._crew = crew
         self._real: Statistics | None = None
         self._images: Stored | None = None

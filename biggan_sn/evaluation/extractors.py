@@ -49,18 +49,18 @@ class Extractor(NamedTuple):
     classes: tuple[str, ...] = ()
 
 
-def open_extractor(name: str, weights: Path | None, device: torch.device) -> Extractor:
+def open_extractor(name: str, weights: str | Path | None, device: torch.device) -> Extractor:
     """The extractor called `name`.
 
     Args:
         name: a row of EXTRACTORS.
-        weights: the file of its weights; where it usually is, by default.
+        weights: the file of its weights; nothing for where it usually is.
         device: where it works.
 
     Raises:
         ValueError: there is none of this name, or no weights of it, or they are not safe to open.
     """
-    return lookup(EXTRACTORS, name, "extractor")(weights, device)
+    return lookup(EXTRACTORS, name, "extractor")(Path(weights) if weights else None, device)
 
 
 def _open_inception(weights: Path | None, device: torch.device) -> Extractor:

@@ -1,6 +1,7 @@
-"""Pictures: grids of samples, strips of grids, heat-maps."""
+"""Pictures: grids of samples, strips of grids, sheets of rows with names, heat-maps."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from torch import Tensor
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 GAP = 2
+LARGE_ENOUGH = 64  # pixels of a picture that something is written beside
+LONGEST = 30  # letters of a name
+CAPTION, HEADING = 18, 26  # pixels for what stands below a picture, and above a block
 INK = (20, 20, 20)
 PAPER = (255, 255, 255)
 ALARM = (220, 30, 30)
@@ -48,6 +52,74 @@ def strip(grids: Sequence[Pixels], titles: Sequence[str]) -> Pixels:
         sheet.paste(Image.fromarray(picture), (left + (room - picture.shape[1]) // 2, bar))
         left += room + space
     return np.asarray(sheet)
+
+
+class Block(NamedTuple):
+    """Pictures in rows, under one heading.
+
+    Args:
+        images: uint8 [rows, columns, 3, H, W].
+        heading: above all of them.
+        captions: below each, [rows][columns]; none by default.
+    """
+
+    images: Tensor
+    heading: str = ""
+    captions: Sequence[Sequence[str]] = ()
+
+
+def sheet(blocks: Sequence[Block], left: Sequence[str], right: Sequence[str] = ()) -> Pixels:
+    """Blocks of equally many rows and equally large pictures side by side; the rows are named at
+    the left and, where there are names for it, at the right. Small pictures are enlarged by a
+    whole factor: every pixel stays what it is."""
+    font, space = ImageFont.load_default(13), 16
+    times = -(-LARGE_ENOUGH // blocks[0].images.shape[-1])
+    side = blocks[0].images.shape[-1] * times
+    pitch = side + GAP + (CAPTION if any(block.captions for block in blocks) else 0)
+    top = HEADING if any(block.heading for block in blocks) else GAP
+    left, right = ([_short(name) for name in names] for names in (left, right))
+    margins = [_room(names, font) for names in (left, right)]
+    drawn = [_drawn(block, times, pitch) for block in blocks]
+    rooms = [max(p.width, _room([b.heading], font)) for p, b in zip(drawn, blocks, strict=True)]
+    width = sum(margins) + sum(rooms) + space * (len(blocks) - 1)
+    paper = Image.new("RGB", (width, top + pitch * len(left)), PAPER)
+    pen = ImageDraw.Draw(paper)
+    x = margins[0]
+    for picture, block, room in zip(drawn, blocks, rooms, strict=True):
+        pen.text((x + room / 2, top / 2), block.heading, INK, font, anchor="mm")
+        paper.paste(picture, (x + (room - picture.width) // 2, top))
+        x += room + space
+    edges = (left, margins[0] - 6, "rm"), (right, width - margins[1] + 6, "lm")
+    for names, edge, anchor in edges:
+        for row, name in enumerate(names):
+            pen.text((edge, top + row * pitch + side / 2), name, INK, font, anchor=anchor)
+    return np.asarray(paper)
+
+
+def _drawn(block: Block, times: int, pitch: int) -> Image.Image:
+    """The pictures of a block, enlarged, rows `pitch` pixels apart, with what stands below them."""
+    images = block.images.repeat_interleave(times, 3).repeat_interleave(times, 4)
+    rows, columns, _, _, side = images.shape
+    paper = Image.new("RGB", (columns * (side + GAP) - GAP, rows * pitch), PAPER)
+    pen, font = ImageDraw.Draw(paper), ImageFont.load_default(11)
+    for row, pictures in enumerate(images.permute(0, 1, 3, 4, 2).numpy()):
+        for column, pixels in enumerate(pictures):
+            x, y = column * (side + GAP), row * pitch
+            paper.paste(Image.fromarray(pixels), (x, y))
+            text = block.captions[row][column] if block.captions else ""
+            low = y + side + CAPTION * 0.4  # nearer to this picture than to the next
+            pen.text((x + side / 2, low), text, INK, font, anchor="mm")
+    return paper
+
+
+def _room(names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    """Pixels for the longest of some names, and a little around it; none for none."""
+    longest = max((font.getlength(name) for name in names), default=0)
+    return round(longest) + 12 if longest else 0
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 2]}.."
 
 
 def heat_map(

@@ -41,6 +41,14 @@ def in_file(text, names):
     return train("--config", "{config}", names=names, file=text)
 
 
+def interpolate(*options):
+    return ("interpolate", "{run}", "--out", "{here}/x.png", *options)
+
+
+def neighbours(*options):
+    return ("neighbours", "{run}", "--out", "{here}/x.png", *options)
+
+
 # Mistakes that are found without importing torch.
 EARLY = {
     "unknown verb": Mistake(("trian",), "trian"),
@@ -86,6 +94,18 @@ EARLY = {
     "word for a truncation": Mistake(
         ("sample", "{run}", "--out", "{run}", "--truncation", "much"), "truncation"
     ),
+    "interpolation without a place": Mistake(("interpolate", "{run}"), "out"),
+    "interpolation of one step": Mistake(interpolate("--steps", "1"), "--steps"),
+    "interpolation of no row": Mistake(interpolate("--rows", "0"), "--rows"),
+    "interpolation as a JPEG": Mistake(interpolate("--out", "{here}/x.jpg"), "must be a .png"),
+    "interpolation to nowhere": Mistake(
+        interpolate("--out", "{run}/x.png"), "{run}/x.png: there is no folder {run}"
+    ),
+    "neighbours as arrays": Mistake(neighbours("--out", "{here}/x.npz"), "must be a .png"),
+    "neighbours to nowhere": Mistake(neighbours("--out", "{run}/x.png"), "no folder {run}"),
+    "no neighbour": Mistake(neighbours("--nearest", "0"), "--nearest"),
+    "neighbours of nothing": Mistake(neighbours("--per_class", "0"), "--per_class"),
+    "word for a neighbour": Mistake(neighbours("--nearest", "few"), "nearest"),
     "evaluate without a checkpoint": Mistake(("evaluate",), "checkpoint"),
     # ------------------------------------------------------------------ not yet as they should be
     "broken YAML": in_file("data: {resolution: 64\nmodel: [", names="{config}"),
@@ -285,6 +305,8 @@ LATE = {
     "no run to report": Mistake(("report", "{run}"), "{run}"),
     "no run to inspect": Mistake(("inspect", "{run}"), "{run}"),
     "no run to roll back": Mistake(("rollback", "{run}", "--to", "3"), "{run}"),
+    "no checkpoint to interpolate": Mistake(interpolate(), "{run}"),
+    "no checkpoint to compare": Mistake(neighbours(), "{run}"),
     "no checkpoint to evaluate": Mistake(("evaluate", "{run}"), "{run}"),
     "extractor": train(*SMALL, "--evaluation.extractor", "digit", names="'digits'"),
     "metric": train(*SMALL, "--evaluation.metrics", "[fit]", names="'fid'"),
@@ -535,3 +557,49 @@ def test_samples_that_have_no_place(make, run, out):
 )
 def test_mistakes_of_sweeps_and_scores(make, run, verb, options, names):
     make(Mistake((verb, "{run}", *options), names))
+
+
+DIGITS = ("--extractor", "digits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (interpolate("--classes", "0", "2"), "2 is out of range"),
+        (interpolate("--classes", "1"), "nothing lies between class 1 and itself"),
+        (interpolate("--between", "clas"), "did you mean 'class'?"),
+        (interpolate("--mode", "clmap"), "'clamp'"),
+        (interpolate("--device", "toaster"), "'toaster'"),
+        (neighbours(*DIGITS, "--classes", "2"), "2 is out of range"),
+        (neighbours(*DIGITS, "--nearest", "9"), "9 nearest of 8 real images"),
+        (neighbours("--extractor", "digts"), "did you mean 'digits'?"),
+        (neighbours(*DIGITS, "--weights", "{config}"), "has no file"),
+        (neighbours("--weights", "{run}/none.pth"), "{run}/none.pth: no weights"),
+        (neighbours(*DIGITS, "--real", "{here}/none"), "{here}/none"),
+        (neighbours(*DIGITS, "--real", "{config}"), "{config}"),
+        (neighbours(*DIGITS, "--truncation=-1"), "truncation"),
+    ],
+)
+def test_mistakes_of_pictures(make, run, arguments, names):
+    make(Mistake(arguments, names))
+
+
+def test_neighbours_among_images_of_another_size(make, run, tmp_path):
+    np.savez(tmp_path / "small.npz", images=np.zeros((4, 16, 16, 3), np.uint8))
+    names = "16x16 pixels, but the generator draws 32x32"
+    make(Mistake(neighbours(*DIGITS, "--real", "{here}/small.npz"), names))
+
+
+@pytest.mark.parametrize("verb", [interpolate, neighbours])
+@pytest.mark.parametrize("name", ["x.png", "x.csv"])
+def test_pictures_in_the_place_of_folders(make, run, tmp_path, verb, name):
+    (tmp_path / name).mkdir()
+    if (verb, name) != (interpolate, "x.csv"):
+        make(Mistake(verb(), f"{{here}}/{name}"))
+
+
+def test_neighbours_of_a_run_whose_data_are_gone(make, run):
+    state = json.loads((run / STEP / "state.json").read_text())
+    state["config"]["data"]["path"] = str(run / "gone")
+    forge(run / STEP, config=state["config"])
+    make(Mistake(neighbours(*DIGITS), "{run}/gone"))

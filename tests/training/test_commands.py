@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 import biggan_sn
 from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
-from biggan_sn.config_io import to_dict
+from biggan_sn.config_io import from_dict, to_dict
+from biggan_sn.data.loader import open_dataset
 from biggan_sn.training.world import World
 from tests.forging import forge
 
@@ -123,6 +124,84 @@ def test_sweep_and_evaluate(run, tmp_path, capsys):
     assert capsys.readouterr().out == out.read_text()
     found = json.loads(out.read_text())
     assert found["fid"] == float(rows[-1]["fid"]), "the last point has no truncation either"
+
+
+def test_interpolate_from_sample_to_sample(run, tmp_path, capsys):
+    """Its ends are what `sample` draws, pixel for pixel; 32 pixels are enlarged to 64."""
+    drawing = ["--classes", "2", "0", "--seed", "3", "--truncation", "0.7"]
+    drawing += ["--standing_statistics", "2"]
+    arrays = tmp_path / "arrays.npz"
+    assert main(["sample", str(run), *drawing, "--per_class", "1", "--out", str(arrays)]) == 0
+    out = tmp_path / "rows.png"
+    capsys.readouterr()
+    assert main(["interpolate", str(run), *drawing, "--steps", "3", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    with np.load(arrays) as file:
+        owl, cat = file["images"]
+    with Image.open(out) as picture:
+        sheet = np.asarray(picture)
+    assert sheet.shape[0] == 2 + 2 * 66
+    names = (sheet.shape[1] - (3 * 66 - 2)) // 2  # as wide at both ends: both name both classes
+    for row, (first, last) in enumerate([(owl, cat), (cat, owl)]):
+        line = sheet[2 + 66 * row :, names:][:64:2]
+        shown = [line[:, 66 * step :][:, :64:2] for step in range(3)]
+        assert (shown[0] == first).all() and (shown[2] == last).all()
+        assert (shown[1] != first).any() and (shown[1] != last).any()
+    options = ["--between", "z", "--rows", "5", "--classes", "1"]
+    assert main(["interpolate", str(run), *options, "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert picture.height == 2 + 5 * 66
+
+
+def test_neighbours_among_the_images_of_the_run(given, tmp_path, capsys):
+    """Those that it was trained on: some of two classes, numbered anew."""
+    folder = tmp_path / "part"
+    part = ["--data.classes", "[owl, cat]", "--data.images", "8", "--data.num_classes", "2"]
+    options = ["--config", str(given), *part, "--data.heldout", "", "--collapse.every", "0"]
+    assert main(["train", "--run_dir", str(folder), *options, "--steps", "1"]) == 0
+    state = json.loads((folder / "checkpoints" / "latest" / "state.json").read_text())
+    index = open_dataset(from_dict(state["config"]).data)
+    capsys.readouterr()
+    command = ["neighbours", str(folder), "--extractor", "digits", "--out", str(tmp_path / "n.png")]
+    assert main([*command, "--nearest", "8", "--per_class", "2"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("median distance of 4 samples to the nearest real image: by pixels")
+    assert told[0].endswith("; 0 copies")
+    assert told[1:] == [str(tmp_path / "n.png"), str(tmp_path / "n.csv")]
+    with (tmp_path / "n.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows[::16]] == ["owl", "owl", "cat", "cat"]
+    assert [row["sample"] for row in rows[::16]] == ["0", "1", "0", "1"]
+    assert sorted(int(row["real"]) for row in rows[:8]) == list(range(8)), "all are found"
+    for row in rows:
+        assert int(row["real_class"]) == index.label[int(row["real"])]
+        assert row["real_name"] == index.classes[int(row["real_class"])]
+    assert main([*command, "--nearest", "9"]) == 2
+    assert "9 nearest of 8 real images" in capsys.readouterr().err
+
+
+def test_neighbours_finds_copies(run, tmp_path, capsys):
+    """The samples themselves, mixed up, for real images."""
+    drawing = ["--truncation", "0.5", "--seed", "4", "--standing_statistics", "1"]
+    arrays = tmp_path / "arrays.npz"
+    assert main(["sample", str(run), *drawing, "--per_class", "2", "--out", str(arrays)]) == 0
+    with np.load(arrays) as file:
+        images, labels = file["images"], file["labels"]
+    order = np.array([3, 0, 5, 1, 4, 2])
+    np.savez(arrays, images=images[order], labels=labels[order])
+    capsys.readouterr()
+    command = ["neighbours", str(run), *drawing, "--per_class", "2", "--nearest", "1"]
+    out = ["--real", str(arrays), "--extractor", "digits", "--out", str(tmp_path / "n.png")]
+    assert main([*command, *out]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "in [-1, 1]) 0, real to real 0." in line
+    assert line.endswith("; 6 copies")
+    with (tmp_path / "n.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["distance"] for row in rows} == {"0.0"}
+    found = [int(row["real"]) for row in rows if row["by"] == "pixels"]
+    assert order[found].tolist() == list(range(6))
+    assert [row["real"] for row in rows[::2]] == [row["real"] for row in rows[1::2]]
 
 
 def test_bench_compares_two_configs_in_one_run(given, capsys):
