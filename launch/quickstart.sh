@@ -22,13 +22,20 @@ fi
 say "pictures and scores"
 biggan-sn sample "$run" --per_class 10 --out "$run/samples.png"
 biggan-sn sweep "$run" --standing_statistics 16 --out "$run/sweep"
-biggan-sn evaluate "$run" --scorer digits
+biggan-sn interpolate "$run" --out "$run/interpolation.png"
+biggan-sn neighbours "$run" --out "$run/neighbours.png"
+biggan-sn evaluate "$run"
+biggan-sn report "$run"
 
 activate=${venv#"$PWD"/}/bin/activate
 cat <<TEXT
 
-Look at    $run/samples.png       a column for each digit, none picked by hand
-           $run/sweep/sweep.png   from little truncation noise (alike) to much (varied)
+Look at    $run/report.html        all of the run on one page
+           $run/samples.png        a column for each digit, none picked by hand
+           $run/sweep/sweep.png    from little truncation noise (alike) to much (varied)
+           $run/sweep/curves.png   what that does to FID, Inception score, precision and recall
+           $run/interpolation.png  from digit to digit
+           $run/neighbours.png     the real digits nearest to samples
 Next       source $activate
            tensorboard --logdir $run/tensorboard
            biggan-sn sample $run --classes 3 5 8 --truncation 0.7 --seed 1 --out three.png
