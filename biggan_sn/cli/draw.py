@@ -35,10 +35,9 @@ def declare_truncation(parser: ArgumentParser) -> None:
 
 
 def declare_classes(parser: ArgumentParser) -> None:
-    """Options of every verb that draws a grid."""
+    """The option of every verb that draws some classes."""
     help_ = "which classes; default the first ten"
     parser.add_argument("--classes", type=int, nargs="+", default=None, help=help_)
-    parser.add_argument("--per_class", type=int, default=8, help="images of each class")
 
 
 def declare_sample(parser: ArgumentParser) -> None:
@@ -46,6 +45,7 @@ def declare_sample(parser: ArgumentParser) -> None:
     declare_drawing(parser)
     declare_truncation(parser)
     declare_classes(parser)
+    parser.add_argument("--per_class", type=int, default=8, help="images of each class")
     parser.add_argument(
         "--out", type=Path, required=True, help="a .png, a .npz, or a folder of PNGs"
     )
@@ -62,15 +62,20 @@ def classes_of(parsed: Namespace, generator: "Generator") -> list[int]:
     """The classes to draw.
 
     Raises:
-        ValueError: the generator has no such class, or no image of each is asked for.
+        ValueError: the generator has no such class.
     """
     from biggan_sn.evaluation.sampling import check_classes
 
-    if parsed.per_class < 1:
-        raise ValueError(f"--per_class must be 1 or more, got {parsed.per_class}")
     classes = parsed.classes or list(range(min(10, generator.num_classes)))
     check_classes(classes, generator.num_classes)
     return classes
+
+
+def check_least(parsed: Namespace, **least: int) -> None:
+    """Raises ValueError if one of these options is given and below its least value."""
+    for option, value in least.items():
+        if parsed[option] is not None and parsed[option] < value:
+            raise ValueError(f"--{option} must be {value} or more, got {parsed[option]}")
 
 
 def sample(parser: ArgumentParser, parsed: Namespace) -> int:
@@ -84,6 +89,7 @@ def sample(parser: ArgumentParser, parsed: Namespace) -> int:
         write,
     )
 
+    check_least(parsed, per_class=1)
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
     generator, _ = load_generator(find(parsed.checkpoint), find_device(parsed.device))
     classes = classes_of(parsed, generator)

@@ -57,7 +57,7 @@ def declare_extractor(parser: ArgumentParser) -> None:
 def declare(parser: ArgumentParser) -> None:
     """Score the samples of a checkpoint, or images in a folder or a .npz; prints a line of JSON.
 
-    May be started on many GPUs with launch/local.sh or node.sh: the scores are the same.
+    May be started on many GPUs with launch/node.sh: the scores are the same.
     """
     declare_drawing(parser, "a run's folder, one of its checkpoints, or images: a folder or a .npz")
     declare_truncation(parser)

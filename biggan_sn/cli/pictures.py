@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.draw import declare_drawing, declare_truncation, sampling_of
+from biggan_sn.cli.draw import (
+    check_least,
+    classes_of,
+    declare_classes,
+    declare_drawing,
+    declare_truncation,
+    sampling_of,
+)
 from biggan_sn.cli.evaluate import declare_extractor, section_of
 
 if TYPE_CHECKING:
@@ -41,14 +48,13 @@ def declare_neighbours(parser: ArgumentParser) -> None:
 def _declare_picture(parser: ArgumentParser, out: str) -> None:
     declare_drawing(parser)
     declare_truncation(parser)
-    help_ = "which classes; default the first ten"
-    parser.add_argument("--classes", type=int, nargs="+", default=None, help=help_)
+    declare_classes(parser)
     parser.add_argument("--out", type=Path, required=True, help=out)
 
 
 def interpolate(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws interpolations; returns the exit code."""
-    _check_least(parsed, rows=1, steps=2)
+    check_least(parsed, rows=1, steps=2)
     _check_file("--out", parsed.out, ".png")
     from biggan_sn.evaluation.interpolation import draw_rows, plan_rows
     from biggan_sn.evaluation.interpolation import interpolate as draw
@@ -66,7 +72,7 @@ def interpolate(parser: ArgumentParser, parsed: Namespace) -> int:
 def neighbours(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws samples and the real images nearest to them; returns the exit code."""
     table = parsed.out.with_suffix(".csv")
-    _check_least(parsed, per_class=1, nearest=1)
+    check_least(parsed, per_class=1, nearest=1)
     _check_file("--out", parsed.out, ".png")
     _check_file("--out", table, ".csv")
     from biggan_sn.evaluation import neighbours as found_by
@@ -98,13 +104,6 @@ def neighbours(parser: ArgumentParser, parsed: Namespace) -> int:
     return 0
 
 
-def _check_least(parsed: Namespace, **least: int) -> None:
-    """Raises ValueError if one of these options is given and below its least value."""
-    for option, value in least.items():
-        if parsed[option] is not None and parsed[option] < value:
-            raise ValueError(f"--{option} must be {value} or more, got {parsed[option]}")
-
-
 def _check_file(option: str, path: Path, suffix: str) -> None:
     """Raises ValueError unless a file of this kind can be written there."""
     if path.suffix.lower() != suffix or path.is_dir():
@@ -116,12 +115,10 @@ def _check_file(option: str, path: Path, suffix: str) -> None:
 def _open_generator(parsed: Namespace) -> tuple["Generator", list[int], dict[str, Any]]:
     """The generator of a checkpoint, the classes to draw, and the checkpoint's state."""
     from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.sampling import check_classes, find_device, load_generator
+    from biggan_sn.evaluation.sampling import find_device, load_generator
 
     generator, state = load_generator(find(parsed.checkpoint), find_device(parsed.device))
-    classes = parsed.classes or list(range(min(10, generator.num_classes)))
-    check_classes(classes, generator.num_classes)
-    return generator, classes, state
+    return generator, classes_of(parsed, generator), state
 
 
 def _open_real(parsed: Namespace, state: dict[str, Any]) -> "Stored":

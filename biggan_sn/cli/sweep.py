@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.draw import MODES, classes_of, declare_classes, declare_drawing, sampling_of
+from biggan_sn.cli.draw import (
+    MODES,
+    check_least,
+    classes_of,
+    declare_classes,
+    declare_drawing,
+    sampling_of,
+)
 from biggan_sn.cli.evaluate import crew_of, declare_measuring, section_of
 from biggan_sn.config import EvaluationConfig
 
@@ -17,10 +24,12 @@ if TYPE_CHECKING:
 def declare(parser: ArgumentParser) -> None:
     """Draw and score samples at one truncation after another: grids, curves and tables.
 
-    May be started on many GPUs with launch/local.sh or node.sh. What was begun in --out goes on.
+    May be started on many GPUs with launch/node.sh. What was begun in --out goes on.
     """
     declare_drawing(parser)
     declare_classes(parser)
+    help_ = "images of each class in the grids"
+    parser.add_argument("--per_class", type=int, default=8, help=help_)
     parser.add_argument(
         "--truncations",
         type=float,
@@ -45,6 +54,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.evaluation.sampling import config_of, load_generator
     from biggan_sn.evaluation.sweep import Sweep, describe
 
+    check_least(parsed, per_class=1)
     samplings = _samplings(parsed)
     with crew_of(parsed.device) as crew:
         checkpoint = find(parsed.checkpoint)

@@ -77,7 +77,7 @@ def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
     if not path.is_file():
         raise ValueError(
             f"{path}: no weights of Inception there: download {URL_INCEPTION_V3} and put it "
-            f"there, or name the file that has them with --weights"
+            f"there, or name the file that has them as weights"
         )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()

@@ -68,6 +68,11 @@ def measure(names: Iterable[str], generated: Statistics, real: Statistics) -> Sc
     return scores
 
 
+def overall(scores: Scores) -> Scores:
+    """Without those of single classes, of which there may be thousands."""
+    return {name: value for name, value in scores.items() if "/" not in name}
+
+
 def density_coverage(generated: Statistics, real: Statistics) -> Scores:
     """density: in how many balls around real images a sample lies, over their neighbours; coverage:
     the share of real images with a sample in their ball (Naeem et al. 2020, eqs. 5 and 6). A ball

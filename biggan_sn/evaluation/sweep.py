@@ -21,6 +21,7 @@ from biggan_sn.evaluation.collecting import Crew
 from biggan_sn.evaluation.diversity import diversity
 from biggan_sn.evaluation.evaluating import Evaluation
 from biggan_sn.evaluation.images import Drawn
+from biggan_sn.evaluation.metrics import overall
 from biggan_sn.evaluation.pictures import grid, strip
 from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics
 from biggan_sn.files import write_whole
@@ -85,7 +86,7 @@ class Sweep:
         if self.evaluation:
             samples = self.evaluation.section.samples
             drawn = Drawn(self.generator, samples, sampling, self.names)
-            scores = self.evaluation.scores(drawn) or {}
+            scores = overall(self.evaluation.scores(drawn) or {})
         if not crew.leads:
             return {}
         images, labels = draw_classes(self.generator, self.classes, self.per_class, sampling)
@@ -146,18 +147,13 @@ def describe(record: Mapping[str, Any]) -> list[str]:
         chosen["no truncation"] = point
     return [
         f"{title:<22} "
-        + "  ".join(f"{key} {value:.4g}" for key, value in _shown(point["scores"]).items())
+        + "  ".join(f"{key} {value:.4g}" for key, value in point["scores"].items())
         + f"  ({_title(_sampling(point))})"
         for title, point in chosen.items()
     ]
 
 
 TOLD = {"fid": "best FID", "real_is": "IS of the real images", "is": "best IS"}
-
-
-def _shown(scores: Mapping[str, float]) -> dict[str, float]:
-    """Without those of single classes."""
-    return {name: value for name, value in scores.items() if "/" not in name}
 
 
 def _finite(value: float | None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from biggan_sn.config import Config
 from biggan_sn.evaluation.evaluating import Evaluation
 from biggan_sn.evaluation.images import Drawn
+from biggan_sn.evaluation.metrics import overall
 from biggan_sn.evaluation.sampling import Sampling
 from biggan_sn.models.generator import Generator
 from biggan_sn.training.ema import EMA
@@ -32,8 +33,7 @@ class Scoring:
         self._world = world
         self._evaluation: Evaluation | None = None
         if self._section.every:
-            self._evaluation = Evaluation(self._section, config.data, world)
-            self._evaluation.check(True, (config.data.resolution, config.data.resolution))
+            self._evaluation = _opened(config, world)
 
     def start(self) -> None:
         """Gathers what is known of the real images, so that the first evaluation takes no longer
@@ -54,5 +54,14 @@ class Scoring:
             scores = self._evaluation.scores(samples)
         if scores is None or logs is None:
             return None
-        logs.scores(step, scores)
+        logs.scores(step, overall(scores))
         return scores["fid"] if math.isfinite(scores["fid"]) else math.inf
+
+
+def _opened(config: Config, world: World) -> Evaluation:
+    try:
+        evaluation = Evaluation(config.evaluation, config.data, world)
+        evaluation.check(True, (config.data.resolution, config.data.resolution))
+    except ValueError as error:
+        raise ValueError(f"{error}; to train without scores: --evaluation.every 0") from error
+    return evaluation

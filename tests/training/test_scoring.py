@@ -7,8 +7,11 @@ import pytest
 
 from biggan_sn.checkpoint import Checkpoints, load_state
 from biggan_sn.cli import main
-from biggan_sn.config import CheckpointConfig, EvaluationConfig, LipschitzConfig
+from biggan_sn.config import CheckpointConfig, DataConfig, EvaluationConfig, LipschitzConfig
 from biggan_sn.evaluation import reference
+from biggan_sn.evaluation.evaluating import Evaluation
+from biggan_sn.evaluation.sampling import Sampling, load_generator
+from biggan_sn.evaluation.sweep import Sweep
 from biggan_sn.training import records
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
@@ -57,6 +60,8 @@ def test_scores_on_the_way_are_those_of_the_checkpoints(crew, config, tmp_path, 
     assert crew(_train, config, run) == [6, 6]
     scores = scores_of(run)
     assert list(scores) == [2, 4, 6]
+    assert "class_fid" in scores[2]
+    assert not any("/" in name for name in scores[2]), "there may be thousands of classes"
     for step, found in scores.items():
         checkpoint = run / "checkpoints" / f"step_{step:08d}"
         capsys.readouterr()
@@ -66,6 +71,31 @@ def test_scores_on_the_way_are_those_of_the_checkpoints(crew, config, tmp_path, 
         assert load_state(checkpoint)["score"] == found["fid"]
     best = Checkpoints(run / "checkpoints").best()
     assert int(best.name.removeprefix("step_")) == min(scores, key=lambda s: scores[s]["fid"])
+
+
+def _sweep(rank, ranks, checkpoint, section, out):
+    world = World(rank, ranks)
+    generator, state = load_generator(checkpoint, world.device)
+    samplings = [Sampling(truncation=0.5, standing_statistics=2), Sampling()]
+    evaluation = Evaluation(section, DataConfig(), world)
+    sweep = Sweep(generator, state["classes"], [0, 2], 2, samplings, evaluation, {"step": 6})
+    record = sweep(out, world)
+    again = sweep(out, world)  # all is there: nobody waits for anybody
+    assert again == record and bool(record) == (rank == 0)
+    return True
+
+
+def test_two_processes_sweep_as_one(crew, config, tmp_path):
+    Trainer(replace(config, steps=2), tmp_path / "run", World()).run()
+    checkpoint = Checkpoints(tmp_path / "run" / "checkpoints").newest()
+    section = replace(config.evaluation, every=0)
+    crew(_sweep, checkpoint, section, tmp_path / "two")
+    _sweep(0, 1, checkpoint, section, tmp_path / "one")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert {"sweep.json", "sweep.csv", "sweep.png", "curves.png"} < set(names)
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_real_images_are_looked_at_before_the_first_step(config, tmp_path, monkeypatch):
