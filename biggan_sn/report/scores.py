@@ -65,7 +65,7 @@ SCORES: dict[str, Score] = {
     "recall": Score("recall", max),
     "density": Score("density"),
     "coverage": Score("coverage", max),
-    "fid_ratio": Score("FID over the real one", min),
+    "class_fid": Score("mean FID of a class", min),
     "accuracy": Score("accuracy of classes", max, leads=True),
     "classes": Score("classes that appear", max),
     "variety": Score("variety over the real one"),
