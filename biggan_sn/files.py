@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and work that goes on with what it left in them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -37,3 +37,17 @@ def to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_plan(
+    path: Path, before: Mapping[str, object], now: Mapping[str, object], remove: Path
+) -> None:
+    """Raises ValueError if what was begun at `path` was of another plan, and says what differs, and
+    what to remove to begin anew."""
+    different = [key for key in now if before.get(key) != now[key]]
+    if different or before.keys() != now.keys():
+        names = ", ".join(different) or ", ".join(sorted(before.keys() ^ now.keys()))
+        raise ValueError(
+            f"{path}: what was begun there was another work ({names} differ): "
+            f"go on with the same, or remove {remove}"
+        )

@@ -17,7 +17,7 @@ from threading import Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any
 
-from biggan_sn.files import whole_file
+from biggan_sn.files import check_plan, whole_file
 from biggan_sn.progress import Advance, noticed_stops, show_progress
 
 Result = dict[str, Any]  # what a task found out, as JSON can hold it
@@ -70,20 +70,6 @@ def _stored(path: Path) -> tuple[dict[str, object] | None, dict[str, Result]]:
         return dict(plan), {record["task"]: record["result"] for record in records}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error}): remove {path.parent}") from error
-
-
-def check_plan(
-    path: Path, before: Mapping[str, object], now: Mapping[str, object], remove: Path
-) -> None:
-    """Raises ValueError if what was begun at `path` was of another plan, and says what differs, and
-    what to remove to begin anew."""
-    different = [key for key in now if before.get(key) != now[key]]
-    if different or before.keys() != now.keys():
-        names = ", ".join(different) or ", ".join(sorted(before.keys() ^ now.keys()))
-        raise ValueError(
-            f"{path}: what was begun there was another work ({names} differ): "
-            f"go on with the same, or remove {remove}"
-        )
 
 
 def complete(

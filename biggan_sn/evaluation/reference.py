@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from biggan_sn.evaluation.collecting import Crew, State, Task, walk
 from biggan_sn.evaluation.moments import Moments
 from biggan_sn.evaluation.statistics import Statistics, load_statistics
-from biggan_sn.files import whole_file
+from biggan_sn.files import check_plan, whole_file
 from biggan_sn.progress import noticed_stops, show_progress
 
 VERSION = 2
@@ -143,17 +142,6 @@ def _load(part: Path, task: Task, device: torch.device) -> State:
             done = int(saved["done"])
     except Exception as error:  # a damaged zip raises whatever its reader trips over
         raise ValueError(f"{part}: damaged ({error}): remove it to begin anew") from error
-    _check_plan(part, plan, plan_of(task, device))
+    check_plan(part, plan, plan_of(task, device), part)
     mean, scatter = (torch.from_numpy(saved[key]).to(device) for key in ("mean", "scatter"))
     return State(done, Moments(done, mean, scatter), saved["features"], saved["logits"])
-
-
-def _check_plan(part: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Raises ValueError if what was begun there is another work."""
-    different = [key for key in now if before.get(key) != now[key]]
-    if different or before.keys() != now.keys():
-        names = ", ".join(different) or ", ".join(sorted(before.keys() ^ now.keys()))
-        raise ValueError(
-            f"{part}: what was begun there was another work ({names} differ): "
-            f"go on with the same, or remove {part}"
-        )
