@@ -39,12 +39,22 @@ def reference(task: Task, crew: Crew) -> Statistics | None:
     plan = plan_of(task, crew.device)
     key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:24]
     path = cache_folder() / f"{key}.npz"
-    (there,) = crew.most(int(crew.leads and path.is_file()))
+    found = _kept(path) if crew.leads else None
+    (there,) = crew.most(int(found is not None))
     if not there:
         if crew.leads:
             path.parent.mkdir(parents=True, exist_ok=True)
         make_statistics(task, path, crew)
-    return load_statistics(path) if crew.leads else None
+        found = load_statistics(path) if crew.leads else None
+    return found
+
+
+def _kept(path: Path) -> Statistics | None:
+    """What is kept there; nothing where that is damaged, for it can be made anew."""
+    try:
+        return load_statistics(path) if path.is_file() else None
+    except ValueError:
+        return None
 
 
 def plan_of(task: Task, device: torch.device) -> dict[str, object]:

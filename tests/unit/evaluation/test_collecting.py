@@ -181,6 +181,18 @@ def test_references_are_made_once_for_the_same_content(cache, looks, monkeypatch
     assert len(list(cache.iterdir())) == 4
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-99], lambda data: b"x"])
+def test_a_damaged_reference_is_made_anew(cache, looks, damage):
+    task = Task(stored(noise(70)), EXTRACTORS["colours"](None, CPU))
+    first = reference.reference(task, ALONE)
+    (path,) = cache.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    same(first, reference.reference(task, ALONE))
+    assert sum(looks) == 140
+    reference.reference(task, ALONE)
+    assert sum(looks) == 140
+
+
 def test_a_reference_that_was_stopped_goes_on(cache, looks, monkeypatch):
     monkeypatch.setattr(reference, "SAVE_EVERY", 0.0)
 
