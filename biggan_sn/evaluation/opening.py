@@ -127,7 +127,7 @@ def _opened(path: Path) -> Image.Image:
 
 def _open_arrays(path: Path) -> Stored:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = [pair for pair in ARRAYS if pair[0] in stored]
             if not found:
                 raise ValueError("no array is called images or arr_0")

@@ -55,7 +55,7 @@ def load_statistics(path: Path) -> Statistics:
         ValueError: it did not, or the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             values = {field.name: stored[field.name] for field in fields(Statistics)}
     except Exception as error:  # a damaged zip raises whatever its reader trips over
         raise ValueError(f"{path}: no statistics of dataset_stats, or damaged ({error})") from error
@@ -67,7 +67,7 @@ def load_statistics(path: Path) -> Statistics:
 def holds_statistics(path: Path) -> bool:
     """Whether this is a .npz of statistics, and not one of images."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {"mu", "sigma"} <= set(stored)
     except Exception:  # whoever opens it next says what is wrong
         return False

@@ -11,6 +11,7 @@ from PIL import Image
 from biggan_sn.checkpoint import find
 from biggan_sn.data.loader import normalize
 from biggan_sn.evaluation.diversity import diversity
+from biggan_sn.evaluation.images import Drawn
 from biggan_sn.evaluation.sampling import (
     Sampling,
     draw_classes,
@@ -57,6 +58,18 @@ def test_a_class_draws_alike_whichever_others_do(generator):
     assert (more[:4].int() - alone.int()).abs().max() <= 1
     other, _ = draw_classes(generator, [1], 4, Sampling(seed=6))
     assert (other.int() - alone.int()).abs().max() > 20
+
+
+def test_samples_to_be_scored_are_those_that_are_drawn(generator):
+    """Of ten samples of three classes the classes have four, three and three, in turn."""
+    sampling = Sampling(seed=5, truncation=0.7)
+    drawn = Drawn(generator, 10, sampling, ("cat", "dog", "owl"))
+    assert drawn.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    found = torch.cat(list(drawn.batches([range(7), range(7, 10)])))
+    for label in range(3):
+        expected, _ = draw_classes(generator, [label], 4, sampling)
+        of_class = found[label::3]
+        assert (of_class.int() - expected[: len(of_class)].int()).abs().max() <= 1
 
 
 def test_little_truncation_is_little_diversity(generator):
