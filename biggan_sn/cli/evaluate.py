@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from biggan_sn.evaluation.collecting import Crew
     from biggan_sn.evaluation.images import Images
 
+AS_IN_RUN = "default as in the run's config"
 TIMEOUT = 3600.0  # seconds that one process may keep the others waiting
 
 
@@ -26,21 +27,24 @@ def declare_measuring(parser: ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         default=None,
-        help="fid is kid precision_recall density_coverage class_fid class_accuracy variety",
+        help="some of fid is kid precision_recall density_coverage class_fid class_accuracy "
+        f"variety; {AS_IN_RUN}",
     )
-    parser.add_argument("--samples", type=int, default=None, help="how many, over all classes")
+    parser.add_argument(
+        "--samples", type=int, default=None, help=f"how many, over all classes; {AS_IN_RUN}"
+    )
     declare_extractor(parser)
     parser.add_argument(
         "--real",
         default=None,
         help="what to compare with: a folder of shards or images, or a .npz of images or "
-        "statistics; default the images that the run was trained on",
+        f"statistics; {AS_IN_RUN}: the images it was trained on where that says nothing",
     )
     parser.add_argument(
         "--features",
         type=int,
         default=None,
-        help="real images of which the features are kept; 0 for all",
+        help=f"real images of which the features are kept, 0 for all; {AS_IN_RUN}",
     )
 
 
@@ -49,9 +53,10 @@ def declare_extractor(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         default=None,
-        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits",
+        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits; "
+        f"{AS_IN_RUN}",
     )
-    parser.add_argument("--weights", default=None, help="file of its weights")
+    parser.add_argument("--weights", default=None, help=f"file of its weights; {AS_IN_RUN}")
 
 
 def declare(parser: ArgumentParser) -> None:

@@ -294,6 +294,10 @@ def test_identity_is_that_of_the_content(kinds):
     for name in ("tree", "flat", "ours.npz", "shards"):
         assert open_images(folder / name).identity() == open_images(folder / name).identity()
     before = {name: open_images(folder / name).identity() for name in ("tree", "ours.npz")}
+    (folder / "tree" / "cat").rename(folder / "tree" / "ant")  # of another name only, in order
+    assert open_images(folder / "tree").identity() != before["tree"]
+    (folder / "tree" / "ant").rename(folder / "tree" / "cat")
+    assert open_images(folder / "tree").identity() == before["tree"]
     one = next((folder / "tree").rglob("*.png"))
     one.write_bytes(png(255 - noise(1)[0]))
     np.savez(folder / "ours.npz", images=pixels[::-1], labels=np.arange(10) % 3)

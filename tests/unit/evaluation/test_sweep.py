@@ -21,9 +21,11 @@ ALONE = Alone(torch.device("cpu"))
 CLASSES = ("cat", "dog", "owl")
 ABOUT = {"checkpoint": "runs/x/checkpoints/step_00000003", "step": 3, "metrics": ("fid", "is")}
 METRICS = ("fid", "is", "precision_recall", "class_fid")
-TRUNCATIONS = (Sampling(truncation=0.1, standing_statistics=3),
-               Sampling(truncation=1.0, standing_statistics=3),
-               Sampling(standing_statistics=3))  # fmt: skip
+TRUNCATIONS = (
+    Sampling(truncation=0.1, standing_statistics=3),
+    Sampling(truncation=1.0, standing_statistics=3),
+    Sampling(),  # by the statistics of training, whatever came before
+)
 
 
 @pytest.fixture
