@@ -3,8 +3,9 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from biggan_sn.evaluation.collecting import Crew
     from biggan_sn.evaluation.images import Images
 
-AS_IN_RUN = "default as in the run's config"
+AS_IN_RUN = "default as in the run's config; for images, as in that of a new run"
 TIMEOUT = 3600.0  # seconds that one process may keep the others waiting
 
 
@@ -102,25 +103,43 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Scores samples or images; returns the exit code."""
     from biggan_sn.evaluation.evaluating import Evaluation
     from biggan_sn.files import write_whole
+    from biggan_sn.progress import show_progress
 
-    if parsed.out and not parsed.out.parent.is_dir():
-        raise ValueError(f"--out: {parsed.out.parent}: no such folder")
+    if parsed.out and (parsed.out.is_dir() or not parsed.out.parent.is_dir()):
+        raise ValueError(f"--out: {parsed.out} cannot be written: a folder, or in none")
     with crew_of(parsed.device) as crew:
         config, images, about = _opened(parsed, crew)
         evaluation = Evaluation(config.evaluation, config.data, crew)
-        evaluation.check(bool((images.labels >= 0).all()), images.size)
-        scores = evaluation.scores(images)
+        evaluation.check(bool((images.labels >= 0).all()), images.size, len(images.labels))
+        evaluation.prepare()
+        progress = show_progress(len(images.labels)) if crew.leads else nullcontext(_nothing)
+        with progress as advance:
+            scores = evaluation.scores(images, advance)
         if scores is None:
             return 0
         section = config.evaluation
         about |= {"samples": len(images.labels), "extractor": section.extractor}
         about |= {"weights": evaluation.extractor.digest[:8]}
         about |= {"real": section.real or config.data.path}
-        line = json.dumps({**about, **scores})
+        about |= {"real_images": evaluation.describe_real()["images"], "features": evaluation.kept}
+        # JSON has no nan, which a generator that diverged scores.
+        finite = {name: value if isfinite(value) else None for name, value in scores.items()}
+        line = json.dumps({**about, **finite})
     print(line)
     if parsed.out:
         write_whole(parsed.out, f"{line}\n".encode())
     return 0
+
+
+def _nothing(count: int) -> None:
+    """The progress that others than the first process show."""
+
+
+def _refuse(parsed: Namespace, *options: str) -> None:
+    """Raises ValueError if one of the options is given that images have no use for."""
+    for option in options:
+        if parsed[option]:
+            raise ValueError(f"--{option} is for checkpoints: {parsed.checkpoint} holds images")
 
 
 def _opened(parsed: Namespace, crew: "Crew") -> tuple[Config, "Images", dict[str, Any]]:
@@ -131,6 +150,7 @@ def _opened(parsed: Namespace, crew: "Crew") -> tuple[Config, "Images", dict[str
     from biggan_sn.evaluation.sampling import config_of, load_generator, renew_statistics
 
     if holds_images(parsed.checkpoint):
+        _refuse(parsed, "samples", "truncation", "standing_statistics")
         section = section_of(parsed, EvaluationConfig())
         images = open_images(parsed.checkpoint)
         return Config(evaluation=section), images, {"images": str(parsed.checkpoint)}

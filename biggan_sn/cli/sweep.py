@@ -1,5 +1,6 @@
 """The verb `sweep`."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def declare(parser: ArgumentParser) -> None:
     """Draw and score samples at one truncation after another: grids, curves and tables.
 
-    May be started on many GPUs with launch/node.sh. What was begun in --out goes on.
+    May be started on many GPUs with launch/node.sh. What was begun in --out goes on, with more
+    truncations too, if it is of the same checkpoint and measured in the same way.
     """
     declare_drawing(parser)
     declare_classes(parser)
@@ -55,6 +57,8 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.evaluation.sweep import Sweep, describe
 
     check_least(parsed, per_class=1)
+    if parsed.out.is_file():
+        raise ValueError(f"--out: {parsed.out} is a file; a sweep goes into a folder")
     samplings = _samplings(parsed)
     with crew_of(parsed.device) as crew:
         checkpoint = find(parsed.checkpoint)
@@ -64,7 +68,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         evaluation = None
         if parsed.scored:
             evaluation = Evaluation(section, config.data, crew)
-            evaluation.check(True, (generator.resolution, generator.resolution))
+            evaluation.check(True, (generator.resolution, generator.resolution), section.samples)
         sweep = Sweep(
             generator=generator,
             names=state["classes"],
@@ -74,7 +78,13 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             evaluation=evaluation,
             about=_about(checkpoint, state, section if evaluation else None),
         )
-        record = sweep(parsed.out, crew)
+        try:
+            record = sweep(parsed.out, crew, lambda line: print(line, file=sys.stderr, flush=True))
+        except KeyboardInterrupt:
+            if crew.leads:
+                kept = f"what is in {parsed.out} is kept, and the same command goes on"
+                print(f"biggan-sn: stopped; {kept}", file=sys.stderr)
+            raise
         if crew.leads:
             print(*describe(record), parsed.out, sep="\n")
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from biggan_sn.config import DataConfig, EvaluationConfig
 from biggan_sn.data.shards import load_index
 from biggan_sn.data.subset import choose
-from biggan_sn.evaluation.collecting import Crew, Task, walk
+from biggan_sn.evaluation.collecting import Crew, State, Task, walk
 from biggan_sn.evaluation.extractors import open_extractor
 from biggan_sn.evaluation.fidelity import Scores, inception_score
 from biggan_sn.evaluation.images import Images, Stored
@@ -13,6 +13,7 @@ from biggan_sn.evaluation.metrics import METRICS, check_metrics, measure
 from biggan_sn.evaluation.opening import open_images, shard_images
 from biggan_sn.evaluation.reference import reference
 from biggan_sn.evaluation.statistics import Statistics, holds_statistics, load_statistics
+from biggan_sn.progress import Advance
 from biggan_sn.tables import lookup
 
 
@@ -47,15 +48,23 @@ class Evaluation:
             self.classes = self._images.classes
             self._size = self._images.size
 
-    def check(self, labelled: bool, size: tuple[int, int]) -> None:
-        """Raises ValueError if images of this height and width, whose classes are known or not,
-        cannot be scored, before anything long."""
-        check_metrics(self.section.metrics, self.extractor, labelled, self.classes)
+    def check(self, labelled: bool, size: tuple[int, int], samples: int) -> None:
+        """Raises ValueError if so many samples of this height and width, whose classes are known or
+        not, cannot be scored, before anything long."""
+        real = self.kept
+        check_metrics(self.section.metrics, self.extractor, labelled, self.classes, samples, real)
         if size != self._size:
             raise ValueError(
                 f"samples of {size[1]}x{size[0]} pixels cannot be compared with real images of "
                 f"{self._size[1]}x{self._size[0]}"
             )
+
+    @property
+    def kept(self) -> int:
+        """Of how many real images the features are kept."""
+        if self._images is None:
+            return len(self._real.features) if self._real else 0
+        return len(Task(self._images, self.extractor, self.section.features).chosen)
 
     def prepare(self) -> None:
         """Gathers the statistics of the real images, or takes them from the cache.
@@ -69,15 +78,26 @@ class Evaluation:
             self._real = reference(task, self._crew)
             self._images = None
 
-    def scores(self, images: Images) -> Scores | None:
+    def scores(self, images: Images, advance: Advance = lambda count: None) -> Scores | None:
         """Of all these images, on the first process; None on the others.
+
+        Args:
+            images: to be scored.
+            advance: called with the number of images that were seen since the last call.
 
         Raises:
             ValueError: an image cannot be read, or there are too few.
         """
         self.prepare()
         task = Task(images, self.extractor)
-        state = walk(task, task.beginning(self._crew), self._crew, lambda state: None)
+        seen = 0
+
+        def note(state: State) -> None:
+            nonlocal seen
+            advance(state.done - seen)
+            seen = state.done
+
+        state = walk(task, task.beginning(self._crew), self._crew, note)
         if not self._crew.leads:
             return None
         assert self._real is not None

@@ -77,7 +77,7 @@ def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
     if not path.is_file():
         raise ValueError(
             f"{path}: no weights of Inception there: download {URL_INCEPTION_V3} and put it "
-            f"there, or name the file that has them as weights"
+            f"there, or name the file that has them (--weights, or evaluation.weights)"
         )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
@@ -111,7 +111,10 @@ def _open_dino(model: str, dim: int, weights: Path | None, device: torch.device)
         raise ValueError(f"{weights}: the weights of {model!r} are looked for at {usual} only")
     for path, url in ((code, DINO_CODE_URL), (usual, f"{DINO_WEIGHTS_URL}/{model}/{usual.name}")):
         if not path.exists():
-            raise ValueError(f"{path}: not there: download {url} and put it there")
+            raise ValueError(
+                f"{path}: not there: download {url}, unpack it if it is a zip, and put it there "
+                "under this name"
+            )
     names = {meta: name for name, meta in MODEL_METADATA.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are about to download and run code")

@@ -11,6 +11,7 @@ Scores = dict[str, float]
 
 SPLITS = 10  # of the samples, for the deviation of the Inception score (Salimans et al. 2016)
 SUBSET = 1000  # images of each of the subsets that KID is the mean over (Binkowski et al. 2018)
+NEIGHBOUR = 3  # the one that the ball around an image reaches to (Kynkäänniemi et al. 2019)
 MOST = 10_000  # images of which all distances are taken, from each side
 
 
@@ -65,12 +66,11 @@ def inception_score(generated: Statistics, real: Statistics) -> Scores:
 
 def kernel_distance(generated: Statistics, real: Statistics) -> Scores:
     """kid, kid_std: squared maximum mean discrepancy of a cubic kernel, over a hundred subsets of
-    a thousand, or of all where there are fewer (Binkowski et al. 2018)."""
+    a thousand (Binkowski et al. 2018): of fewer it would be another number."""
     from torch_fidelity.metric_kid import kid_features_to_metric
 
     ours, theirs = (torch.from_numpy(side.features) for side in (generated, real))
-    size = min(SUBSET, len(ours), len(theirs))
-    found = kid_features_to_metric(ours, theirs, kid_subset_size=size, verbose=False)
+    found = kid_features_to_metric(ours, theirs, kid_subset_size=SUBSET, verbose=False)
     mean, deviation = (found[f"kernel_inception_distance_{key}"] for key in ("mean", "std"))
     return {"kid": mean, "kid_std": deviation}
 
@@ -81,7 +81,7 @@ def precision_recall(generated: Statistics, real: Statistics) -> Scores:
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     ours, theirs = of_either_side(generated, real)
-    found = prc_features_to_metric(ours, theirs, verbose=False)
+    found = prc_features_to_metric(ours, theirs, prc_neighborhood=NEIGHBOUR, verbose=False)
     return {key: float(found[key]) for key in ("precision", "recall")}
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from biggan_sn.evaluation.extractors import Extractor
 from biggan_sn.evaluation.fidelity import (
+    NEIGHBOUR,
+    SUBSET,
     Scores,
     class_frechet_distances,
     frechet_distance,
@@ -26,15 +28,27 @@ PRESENT = 0.2  # of an equal share, for a class to count as present
 
 
 class Metric(NamedTuple):
-    """A row: measure(statistics of samples, of real images) -> scores by name; lacks(extractor,
-    whether the samples have labels, names of the real classes) -> what is missing, or ""."""
+    """A row.
+
+    Args:
+        measure: (statistics of samples, of real images) -> scores by name.
+        lacks: (extractor, whether classes of the samples are known, names of the real classes) ->
+            what is missing, or "".
+        least: how many samples, and real images whose features are kept, it needs.
+    """
 
     measure: Callable[[Statistics, Statistics], Scores]
     lacks: Callable[[Extractor, bool, Sequence[str]], str] = lambda *_: ""
+    least: int = 2
 
 
 def check_metrics(
-    names: Iterable[str], extractor: Extractor, labelled: bool, classes: Sequence[str]
+    names: Sequence[str],
+    extractor: Extractor,
+    labelled: bool,
+    classes: Sequence[str],
+    samples: int,
+    real: int,
 ) -> None:
     """Raises ValueError if one of METRICS cannot be measured, and says why.
 
@@ -43,10 +57,21 @@ def check_metrics(
         extractor: what makes the features.
         labelled: whether the classes of the samples are known.
         classes: names of those of the real images.
+        samples: how many there are.
+        real: of how many real images the features are kept.
     """
     for name in names:
-        if reason := lookup(METRICS, name, "metric").lacks(extractor, labelled, classes):
-            raise ValueError(f"the metric {name!r} cannot be measured: {reason}")
+        metric = lookup(METRICS, name, "metric")
+        reason = metric.lacks(extractor, labelled, classes)
+        if not reason and min(samples, real) < metric.least:
+            reason = (
+                f"it needs {metric.least} samples and features of {metric.least} real images, and "
+                f"there are {samples} and {real}"
+            )
+        if reason:
+            others = " ".join(other for other in names if other != name)
+            instead = f"; without it: --metrics {others}" if others else ""
+            raise ValueError(f"the metric {name!r} cannot be measured: {reason}{instead}")
 
 
 def measure(names: Iterable[str], generated: Statistics, real: Statistics) -> Scores:
@@ -127,7 +152,7 @@ def _no_labels(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> 
 
 
 def _other_classes(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
-    if tuple(classes) == extractor.classes:
+    if not classes or tuple(classes) == extractor.classes:
         return _no_labels(extractor, labelled, classes)
     known = f"those of {extractor.name!r} are {', '.join(extractor.classes) or 'others'}"
     return f"the images are of {len(classes)} classes, and {known}"
@@ -136,8 +161,8 @@ def _other_classes(extractor: Extractor, labelled: bool, classes: Sequence[str])
 METRICS: dict[str, Metric] = {
     "fid": Metric(frechet_distance),
     "is": Metric(inception_score, _no_logits),
-    "kid": Metric(kernel_distance),
-    "precision_recall": Metric(precision_recall),
+    "kid": Metric(kernel_distance, least=SUBSET),
+    "precision_recall": Metric(precision_recall, least=NEIGHBOUR + 1),
     "density_coverage": Metric(density_coverage),
     "class_fid": Metric(class_frechet_distances, _no_labels),
     "class_accuracy": Metric(class_accuracy, _other_classes),

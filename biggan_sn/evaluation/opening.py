@@ -130,7 +130,8 @@ def _open_arrays(path: Path) -> Stored:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = [pair for pair in ARRAYS if pair[0] in stored]
             if not found:
-                raise ValueError("no array is called images or arr_0")
+                others = ", ".join(stored)
+                raise ValueError(f"no array is called images or arr_0, but {others}")
             images = stored[found[0][0]]
             labels = stored.get(found[0][1], np.full(len(images), UNKNOWN))
     except Exception as error:  # a damaged zip raises whatever its reader trips over

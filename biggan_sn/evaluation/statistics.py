@@ -56,9 +56,14 @@ def load_statistics(path: Path) -> Statistics:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            values = {field.name: stored[field.name] for field in fields(Statistics)}
+            names = [field.name for field in fields(Statistics)]
+            if missing := [name for name in names if name not in stored]:
+                raise ValueError(f"it has no {', '.join(missing)}")
+            values = {name: stored[name] for name in names}
     except Exception as error:  # a damaged zip raises whatever its reader trips over
-        raise ValueError(f"{path}: no statistics of dataset_stats, or damaged ({error})") from error
+        raise ValueError(
+            f"{path}: not statistics that data_tools.dataset_stats makes, or damaged ({error})"
+        ) from error
     classes = tuple(values.pop("classes").tolist())
     single = {name: value.item() for name, value in values.items() if value.ndim == 0}
     return Statistics(**{**values, **single}, classes=classes)

@@ -7,7 +7,7 @@ Each point is on the disk before the next begins, so a sweep that was stopped go
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from biggan_sn.evaluation.diversity import diversity
 from biggan_sn.evaluation.evaluating import Evaluation
 from biggan_sn.evaluation.images import Drawn
 from biggan_sn.evaluation.metrics import overall
-from biggan_sn.evaluation.pictures import grid, strip
+from biggan_sn.evaluation.pictures import Pixels, grid, strip
 from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics
 from biggan_sn.files import write_whole
 from biggan_sn.models.generator import Generator
@@ -56,10 +56,13 @@ class Sweep:
     evaluation: Evaluation | None
     about: Mapping[str, Any]
 
-    def __call__(self, out: Path, crew: Crew) -> Mapping[str, Any]:
+    def __call__(
+        self, out: Path, crew: Crew, say: Callable[[str], object] = lambda line: None
+    ) -> Mapping[str, Any]:
         """Writes to the folder `out`: sweep.json and sweep.csv with all points, a grid of each, all
-        grids side by side in sweep.png, and curves.png if there are scores. Every process of the
-        crew must call it. Returns the record, on the first process.
+        grids in sweep.png, a row for each kind of truncation, and curves.png if there are scores.
+        `say` hears of each point. Every process of the crew must call it. Returns the record, on
+        the first process.
 
         Raises:
             ValueError: there is another sweep in `out`; an image cannot be read.
@@ -77,6 +80,7 @@ class Sweep:
             if crew.leads:
                 done[sampling] = point
                 self._write(out, done, real)
+                say(f"{_line(point)}: {len(done)} points of {len(self.samplings)}")
         self.generator.load_state_dict(trained, strict=False)
         return self._finish(out, done, real) if crew.leads else {}
 
@@ -112,8 +116,7 @@ class Sweep:
     def _finish(self, out: Path, done: Mapping[Sampling, Point], real: Point) -> Point:
         record = self._write(out, done, real)
         points = [done[sampling] for sampling in self.samplings]
-        grids = [np.asarray(Image.open(out / point["grid"])) for point in points]
-        Image.fromarray(strip(grids, list(map(_title, self.samplings)))).save(out / GRIDS)
+        Image.fromarray(_all_grids(points, out)).save(out / GRIDS)
         _write_table(out / TABLE, record)
         if self.evaluation:
             sweep_chart(record, out / CURVES)
@@ -128,13 +131,14 @@ def best_points(points: Sequence[Point], real_is: float | None) -> dict[str, int
         {i: p["scores"][name] for i, p in enumerate(points) if _finite(p["scores"].get(name))}
         for name in ("fid", "is")
     )
+    truncated = [point["truncation"] is not None for point in points]  # comes after its equal
     best = {}
     if fids:
-        best["fid"] = min(fids, key=fids.__getitem__)
+        best["fid"] = min(fids, key=lambda i: (fids[i], truncated[i]))
     if scores and real_is is not None:
-        best["real_is"] = min(scores, key=lambda i: abs(scores[i] - real_is))
+        best["real_is"] = min(scores, key=lambda i: (abs(scores[i] - real_is), truncated[i]))
     if scores:
-        best["is"] = max(scores, key=scores.__getitem__)
+        best["is"] = min(scores, key=lambda i: (-scores[i], truncated[i]))
     return best
 
 
@@ -145,15 +149,29 @@ def describe(record: Mapping[str, Any]) -> list[str]:
     plain = [point for point in points if point["truncation"] is None and point["scores"]]
     for point in plain[:1]:
         chosen["no truncation"] = point
-    return [
-        f"{title:<22} "
-        + "  ".join(f"{key} {value:.4g}" for key, value in point["scores"].items())
-        + f"  ({_title(_sampling(point))})"
-        for title, point in chosen.items()
-    ]
+    titles = dict.fromkeys(chosen, "") | {TOLD["real_is"]: f" ({record['real'].get('is', 0):.4g})"}
+    return [f"{title + titles[title]:<30} {_line(point)}" for title, point in chosen.items()]
 
 
-TOLD = {"fid": "best FID", "real_is": "IS of the real images", "is": "best IS"}
+TOLD = {"fid": "best FID", "real_is": "IS nearest to the real", "is": "best IS"}
+
+
+def _line(point: Point) -> str:
+    scores = "  ".join(f"{key} {value:.4g}" for key, value in point["scores"].items())
+    return f"{_title(_sampling(point)):<16} {scores}"
+
+
+def _all_grids(points: Sequence[Point], out: Path) -> Pixels:
+    """The grids of all points, a row for each kind of truncation."""
+    rows = []
+    for mode in dict.fromkeys(point["mode"] for point in points):
+        row = [point for point in points if point["mode"] == mode]
+        grids = [np.asarray(Image.open(out / point["grid"])) for point in row]
+        rows.append(strip(grids, [_title(_sampling(point)) for point in row]))
+    width = max(row.shape[1] for row in rows)
+    margins = [((0, 8), (0, width - row.shape[1]), (0, 0)) for row in rows]
+    padded = [np.pad(*pair, constant_values=255) for pair in zip(rows, margins, strict=True)]
+    return np.concatenate(padded)
 
 
 def _finite(value: float | None) -> bool:

@@ -61,7 +61,8 @@ class Scoring:
 def _opened(config: Config, world: World) -> Evaluation:
     try:
         evaluation = Evaluation(config.evaluation, config.data, world)
-        evaluation.check(True, (config.data.resolution, config.data.resolution))
+        side = config.data.resolution
+        evaluation.check(True, (side, side), config.evaluation.samples)
     except ValueError as error:
         raise ValueError(f"{error}; to train without scores: --evaluation.every 0") from error
     return evaluation

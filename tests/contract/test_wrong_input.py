@@ -540,6 +540,9 @@ def test_samples_that_have_no_place(make, run, out):
     make(Mistake(("sample", "{run}", "--out", out, "--per_class", "1"), "{config}", file=b"mine"))
 
 
+DIGITS = ("--extractor", "digits", "--samples")
+
+
 @pytest.mark.parametrize(
     ("verb", "options", "names"),
     [
@@ -553,6 +556,10 @@ def test_samples_that_have_no_place(make, run, out):
         ("evaluate", ("--extractor", "digits", "--real", "{here}/r"), "{here}/r"),
         ("evaluate", ("--extractor", "digits", "--metrics", "class_accuracy"), "classes"),
         ("evaluate", ("--out", "{here}/none/s.json"), "{here}/none"),
+        ("evaluate", ("--out", "{run}"), "--out"),
+        ("evaluate", (*DIGITS, "3", "--metrics", "precision_recall"), "needs 4 samples"),
+        ("evaluate", (*DIGITS, "9", "--metrics", "fid", "kid"), "--metrics fid"),
+        ("sweep", ("--out", "{run}/config.yaml"), "{run}/config.yaml is a file"),
     ],
 )
 def test_mistakes_of_sweeps_and_scores(make, run, verb, options, names):

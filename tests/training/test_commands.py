@@ -124,6 +124,45 @@ def test_sweep_and_evaluate(run, tmp_path, capsys):
     assert capsys.readouterr().out == out.read_text()
     found = json.loads(out.read_text())
     assert found["fid"] == float(rows[-1]["fid"]), "the last point has no truncation either"
+    assert (found["samples"], found["real_images"], found["features"]) == (9, 30, 30)
+
+
+def test_images_are_scored_as_the_checkpoint_they_are_of(run, tmp_path, capsys, shards):
+    scores = ["--extractor", "digits", "--metrics", "fid", "precision_recall", "class_fid"]
+    assert main(["evaluate", str(run), *scores, "--samples", "9"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    for out in ("folder", "arrays.npz"):
+        path = str(tmp_path / out)
+        assert main(["sample", str(run), "--per_class", "3", "--out", path]) == 0
+        capsys.readouterr()
+        assert main(["evaluate", path, *scores, "--real", str(shards)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        for name in ("fid", "precision", "recall", "class_fid", "class_fid/dog"):
+            # They were drawn in batches of other sizes, which round otherwise.
+            assert found[name] == pytest.approx(expected[name], rel=1e-2)
+        for option in ("samples", "truncation", "standing_statistics"):
+            assert main(["evaluate", path, *scores, f"--{option}", "5"]) == 2
+            assert f"--{option} is for checkpoints: {path}" in capsys.readouterr().err
+
+
+def test_what_is_no_number_is_null(run, capsys):
+    """Of one sample of a class nobody can say how varied it is. JSON has no nan."""
+    scores = ["--extractor", "digits", "--metrics", "variety", "--samples", "3"]
+    assert main(["evaluate", str(run), *scores]) == 0
+    line = capsys.readouterr().out
+    assert json.loads(line, parse_constant=pytest.fail)["variety"] is None
+
+
+def test_a_sweep_that_is_stopped_says_so(run, tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("biggan_sn.evaluation.sweep.renew_statistics", stop)
+    out = str(tmp_path / "sweep")
+    assert main(["sweep", str(run), "--scored", "false", "--out", out]) == 130
+    assert capsys.readouterr().err == (
+        f"biggan-sn: stopped; what is in {out} is kept, and the same command goes on\n"
+    )
 
 
 def test_interpolate_from_sample_to_sample(run, tmp_path, capsys):

@@ -81,10 +81,10 @@ def _check_scores(rank, ranks, section):
 
 
 def test_scores(crew, shards, tmp_path):
-    section = EvaluationConfig(5, ("fid", "kid"), 20, "digits", "", str(shards))
+    section = EvaluationConfig(5, ("fid", "is"), 20, "digits", "", str(shards))
     good = crew(_check_scores, section)
     assert good[0] == good[1]
-    assert good[0] == {"verdict": "ok", "text": "fid, kid of 20 samples, by digits, every 5 steps"}
+    assert good[0] == {"verdict": "ok", "text": "fid, is of 20 samples, by digits, every 5 steps"}
     first, second = crew(_check_scores, replace(section, weights=str(tmp_path / "w.pth")))
     assert first == second and first["verdict"] == "FAILS"
     assert first["text"].startswith("all is well (rank 0 on one), ")

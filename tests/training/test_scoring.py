@@ -17,7 +17,7 @@ from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 from tests.training.crew import Crew
 
-METRICS = ("fid", "is", "kid", "precision_recall", "density_coverage", "class_fid", "variety")
+METRICS = ("fid", "is", "precision_recall", "density_coverage", "class_fid", "variety")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from data_tools.make_shards import write_shards
 
 CPU = torch.device("cpu")
 ALONE = Alone(CPU)
-NAMES = ("fid", "is", "kid", "precision_recall", "density_coverage", "class_fid", "variety")
+NAMES = ("fid", "is", "precision_recall", "density_coverage", "class_fid", "variety")
 
 
 def colours(images):
@@ -132,7 +132,7 @@ def test_any_number_of_processes_finds_the_same(tmp_path, monkeypatch):
         references.append(load_statistics(found))
     texts = {(tmp_path / f"{ranks}.json").read_text() for ranks in (1, 2, 3)}
     assert len(texts) == 1
-    assert set(json.loads(texts.pop())) > {"fid", "is", "kid", "precision", "class_fid"}
+    assert set(json.loads(texts.pop())) > {"fid", "is", "precision", "class_fid"}
     for other in references[1:]:
         same(references[0], other)
 
@@ -404,7 +404,7 @@ def test_damaged_statistics(kinds):
         for name in whole.namelist():
             if name != "logits.npy":
                 cut.writestr(name, whole.read(name))
-    with pytest.raises(ValueError, match=r"cut.npz: no statistics of dataset_stats, or damaged"):
+    with pytest.raises(ValueError, match=r"cut.npz: not statistics .*it has no logits"):
         evaluation(folder / "cut.npz")
 
 
@@ -422,13 +422,17 @@ def test_what_is_checked_before_anything_long(kinds, monkeypatch):
     monkeypatch.setattr(evaluating, "walk", lambda *_: pytest.fail("too long"))
     monkeypatch.setattr(evaluating, "reference", lambda *_: pytest.fail("too long"))
     found = evaluation(folder / "tree", ("fid", "class_fid"))
-    found.check(True, (8, 8))
+    found.check(True, (8, 8), 9)
     with pytest.raises(ValueError, match="'class_fid' cannot be measured: the classes"):
-        found.check(False, (8, 8))
+        found.check(False, (8, 8), 9)
     with pytest.raises(ValueError, match=r"samples of 9x8 pixels cannot be .* images of 8x8"):
-        found.check(True, (8, 9))
+        found.check(True, (8, 9), 9)
     with pytest.raises(ValueError, match="'fit'; did you mean 'fid'"):
         evaluation(folder / "tree", ("fit",))
+    few = evaluation(folder / "tree", ("precision_recall",), features=3)
+    assert (few.kept, found.kept) == (3, 10)
+    with pytest.raises(ValueError, match=r"4 samples and features of 4 .* there are 9 and 3"):
+        few.check(True, (8, 8), 9)
 
 
 def test_metrics_from_outside(kinds, monkeypatch, cache):

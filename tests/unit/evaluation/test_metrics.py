@@ -103,8 +103,9 @@ def test_inception_score():
     assert found["is"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_kid_of_all_at_once():
-    # Fewer than a thousand: one subset, a hundred times over, so without deviation.
+def test_kid_of_all_at_once(monkeypatch):
+    # One subset a hundred times over has no deviation.
+    monkeypatch.setattr(fidelity, "SUBSET", 30)
     ours, real = cloud(0, 40), cloud(1, 30, centre=0.5)
 
     def kernel(a, b):
@@ -200,8 +201,9 @@ def test_variety():
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_generator_that_diverged(name):
+def test_a_generator_that_diverged(name, monkeypatch):
     """Nothing raises, and nothing looks good."""
+    monkeypatch.setattr(fidelity, "SUBSET", 50)
     features, logits = cloud(0), np.full((60, 3), np.nan, np.float32)
     features[7, 2] = np.nan
     found = scores(name, statistics_of(features, logits), statistics_of(cloud(1)))
@@ -223,10 +225,20 @@ def test_what_cannot_be_compared():
 def test_what_cannot_be_measured():
     classifier = Extractor("net", lambda images: images, 4, 3, "", CLASSES)
     blind = classifier._replace(logits=0, classes=())
+    many = (1000, 1000)
     for labelled in (True, False):
-        check_metrics(["fid", "is", "kid", "precision_recall"], classifier, labelled, CLASSES)
-        check_metrics(["fid", "kid", "density_coverage"], blind, labelled, ())
-    check_metrics(METRICS, classifier, True, CLASSES)
+        names = ["fid", "is", "kid", "precision_recall"]
+        check_metrics(names, classifier, labelled, CLASSES, *many)
+        check_metrics(["fid", "kid", "density_coverage"], blind, labelled, (), *many)
+    check_metrics(list(METRICS), classifier, True, CLASSES, *many)
+    for name, least in (("fid", 2), ("kid", 1000), ("precision_recall", 4)):
+        check_metrics([name], classifier, True, CLASSES, least, least)
+        for few in ((least - 1, least), (least, least - 1)):
+            told = f"it needs {least} samples and .* there are {few[0]} and {few[1]}$"
+            with pytest.raises(ValueError, match=told):
+                check_metrics([name], classifier, True, CLASSES, *few)
+    with pytest.raises(ValueError, match=r"without it: --metrics fid is$"):
+        check_metrics(["fid", "kid", "is"], classifier, True, CLASSES, 10, 10)
     refused = [
         ("is", blind, True, CLASSES, "'net' tells no classes apart"),
         ("class_fid", classifier, False, CLASSES, "not known"),
@@ -235,11 +247,12 @@ def test_what_cannot_be_measured():
         ("class_accuracy", classifier, False, CLASSES, "not known"),
         ("class_accuracy", classifier, True, CLASSES[:2], "of 2 classes, and those of 'net' are"),
         ("class_accuracy", blind, True, CLASSES, "those of 'net' are others"),
+        ("class_accuracy", classifier, True, (), "the classes of the images are not known"),
         ("fit", classifier, True, CLASSES, "did you mean 'fid'"),
     ]
     for name, extractor, labelled, classes, why in refused:
         with pytest.raises(ValueError, match=why):
-            check_metrics(["fid", name], extractor, labelled, classes)
+            check_metrics(["fid", name], extractor, labelled, classes, *many)
 
 
 # ------------------------------------------------------------------------------ torch-fidelity

@@ -74,7 +74,7 @@ def test_each_point_is_as_if_it_were_alone(generator, evaluation, tmp_path):
     places = [
         left
         for left in range(strip.shape[1] - 69)
-        if any((strip[26:, left : left + 70] == picture).all() for picture in grids)
+        if any((strip[26:-8, left : left + 70] == picture).all() for picture in grids)
     ]
     assert len(places) == 3, "side by side"
     assert np.asarray(Image.open(tmp_path / "curves.png")).std() > 10
@@ -120,6 +120,13 @@ def test_a_sweep_that_was_stopped_goes_on(generator, evaluation, tmp_path, monke
     monkeypatch.setattr(Evaluation, "scores", lambda *args: drawn.append(1) or scores(*args))
     assert sweep(generator, evaluation)(tmp_path / "part", ALONE) == whole
     assert len(drawn) == 1
+    said = []
+    sweep(generator, evaluation)(tmp_path / "said", ALONE, said.append)
+    assert [line.rpartition(": ")[2] for line in said] == [f"{n} points of 3" for n in (1, 2, 3)]
+    assert all(
+        f"fid {p['scores']['fid']:.4g}" in line
+        for p, line in zip(whole["points"], said, strict=True)
+    )
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "part" / path.name).read_bytes(), path.name
 
@@ -167,12 +174,14 @@ def test_best_points():
     assert best_points(points({"fid": math.nan}, {"fid": 3.0}), 2.0) == {"fid": 1}
     assert best_points(points({"is": math.nan, "fid": math.nan}), 2.0) == {}
     assert best_points(points({}, {}), 2.0) == {}
+    equal = points({"fid": 3.0, "is": 2.0}, {"fid": 3.0, "is": 2.0})  # the first one is truncated
+    assert best_points(equal, 5.0) == {"fid": 1, "real_is": 1, "is": 1}
 
 
 def test_what_is_said():
     found = points({"fid": 9.0}, {"fid": 12.0})
-    lines = describe({"points": found, "best": {"fid": 0}})
+    lines = describe({"points": found, "best": {"fid": 0}, "real": {}})
     assert [" ".join(line.split()) for line in lines] == [
-        "best FID fid 9 (resample 0.5)",
-        "no truncation fid 12 (no truncation)",
+        "best FID resample 0.5 fid 9",
+        "no truncation no truncation fid 12",
     ]
