@@ -110,7 +110,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     with crew_of(parsed.device) as crew:
         config, images, about = _opened(parsed, crew)
         evaluation = Evaluation(config.evaluation, config.data, crew)
-        evaluation.check(bool((images.labels >= 0).all()), images.size, len(images.labels))
+        evaluation.check(images.labels, images.size)
         evaluation.prepare()
         progress = show_progress(len(images.labels)) if crew.leads else nullcontext(_nothing)
         with progress as advance:

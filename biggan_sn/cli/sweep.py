@@ -16,9 +16,9 @@ from biggan_sn.cli.draw import (
     sampling_of,
 )
 from biggan_sn.cli.evaluate import crew_of, declare_measuring, section_of
-from biggan_sn.config import EvaluationConfig
 
 if TYPE_CHECKING:
+    from biggan_sn.evaluation.evaluating import Evaluation
     from biggan_sn.evaluation.sampling import Sampling
 
 
@@ -51,6 +51,8 @@ def declare(parser: ArgumentParser) -> None:
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Sweeps; returns the exit code."""
+    import numpy as np
+
     from biggan_sn.checkpoint import find
     from biggan_sn.evaluation.evaluating import Evaluation
     from biggan_sn.evaluation.sampling import config_of, load_generator
@@ -68,7 +70,8 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         evaluation = None
         if parsed.scored:
             evaluation = Evaluation(section, config.data, crew)
-            evaluation.check(True, (generator.resolution, generator.resolution), section.samples)
+            labels = np.arange(section.samples) % generator.num_classes
+            evaluation.check(labels, (generator.resolution, generator.resolution))
         sweep = Sweep(
             generator=generator,
             names=state["classes"],
@@ -76,7 +79,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             per_class=parsed.per_class,
             samplings=samplings,
             evaluation=evaluation,
-            about=_about(checkpoint, state, section if evaluation else None),
+            about=_about(checkpoint, state, evaluation),
         )
         try:
             record = sweep(parsed.out, crew, lambda line: print(line, file=sys.stderr, flush=True))
@@ -98,13 +101,15 @@ def _samplings(parsed: Namespace) -> list["Sampling"]:
 
 
 def _about(
-    checkpoint: Path, state: dict[str, Any], section: EvaluationConfig | None
+    checkpoint: Path, state: dict[str, Any], evaluation: "Evaluation | None"
 ) -> dict[str, Any]:
     """What the points of a sweep depend on, beside their own truncation."""
     weights = state["files"]["ema.safetensors"]["sha256"]
     about = {"checkpoint": str(checkpoint), "step": state["step"], "generator": weights}
-    if section is None:
+    if evaluation is None:
         return about
-    measured = asdict(section)
-    names = ("extractor", "weights", "samples", "metrics", "features")
-    return about | {name: measured[name] for name in names} | {"real_path": section.real}
+    measured = asdict(evaluation.section)
+    names = ("extractor", "samples", "metrics", "features")
+    return (
+        about | {name: measured[name] for name in names} | {"weights": evaluation.extractor.digest}
+    )

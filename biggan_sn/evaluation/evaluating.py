@@ -1,6 +1,10 @@
 """Scores of samples: an extractor, real images to compare with, and what is measured."""
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from biggan_sn.config import DataConfig, EvaluationConfig
 from biggan_sn.data.shards import load_index
@@ -48,11 +52,11 @@ class Evaluation:
             self.classes = self._images.classes
             self._size = self._images.size
 
-    def check(self, labelled: bool, size: tuple[int, int], samples: int) -> None:
-        """Raises ValueError if so many samples of this height and width, whose classes are known or
-        not, cannot be scored, before anything long."""
-        real = self.kept
-        check_metrics(self.section.metrics, self.extractor, labelled, self.classes, samples, real)
+    def check(self, labels: NDArray[np.int64], size: tuple[int, int]) -> None:
+        """Raises ValueError if samples of these classes [N] (-1 where unknown), of this height and
+        width, cannot be scored, before anything long."""
+        metrics = self.section.metrics
+        check_metrics(metrics, self.extractor, self.classes, labels, self._kept_labels)
         if size != self._size:
             raise ValueError(
                 f"samples of {size[1]}x{size[0]} pixels cannot be compared with real images of "
@@ -62,9 +66,14 @@ class Evaluation:
     @property
     def kept(self) -> int:
         """Of how many real images the features are kept."""
-        if self._images is None:
-            return len(self._real.features) if self._real else 0
-        return len(Task(self._images, self.extractor, self.section.features).chosen)
+        return len(self._kept_labels)
+
+    @property
+    def _kept_labels(self) -> NDArray[np.int64]:
+        if self._images:
+            task = Task(self._images, self.extractor, self.section.features)
+            return self._images.labels[task.chosen]
+        return self._real.labels if self._real else np.empty(0, np.int64)
 
     def prepare(self) -> None:
         """Gathers the statistics of the real images, or takes them from the cache.
@@ -103,14 +112,16 @@ class Evaluation:
         assert self._real is not None
         return measure(self.section.metrics, task.statistics(state), self._real)
 
-    def describe_real(self) -> dict[str, float]:
-        """On the first process: images, how many real ones there are, and is, the Inception score
-        of those whose features are kept, if the extractor tells classes apart."""
+    def describe_real(self) -> dict[str, Any]:
+        """On the first process: images, how many real ones there are; fingerprint, what they are;
+        and is, the Inception score of those whose features are kept, if the extractor tells classes
+        apart."""
         self.prepare()
         if self._real is None:
             return {}
         score = inception_score(self._real, self._real) if self.extractor.logits else {}
-        return {"images": self._real.images, **{key: score[key] for key in score if key == "is"}}
+        known = {"images": self._real.images, "fingerprint": self._real.fingerprint}
+        return known | {key: score[key] for key in score if key == "is"}
 
 
 def _training_images(data: DataConfig) -> Stored:

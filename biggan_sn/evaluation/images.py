@@ -131,8 +131,8 @@ class Drawn:
     def batches(self, ranges: Iterable[range]) -> Batches:
         """As Images has it."""
         for numbers in ranges:
-            drawn = torch.tensor(numbers)
-            labels, of_class = drawn % len(self.classes), drawn // len(self.classes)
+            labels = torch.from_numpy(self.labels[numbers.start : numbers.stop])
+            of_class = torch.tensor(numbers) // self._generator.num_classes
             yield torch.cat(list(draw(self._generator, labels, of_class, self._sampling)))
 
     def identity(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biggan_sn.evaluation.extractors import Extractor
@@ -35,43 +36,55 @@ class Metric(NamedTuple):
         lacks: (extractor, whether classes of the samples are known, names of the real classes) ->
             what is missing, or "".
         least: how many samples, and real images whose features are kept, it needs.
+        of_each: whether it needs so many of each class.
     """
 
     measure: Callable[[Statistics, Statistics], Scores]
     lacks: Callable[[Extractor, bool, Sequence[str]], str] = lambda *_: ""
     least: int = 2
+    of_each: bool = False
 
 
 def check_metrics(
     names: Sequence[str],
     extractor: Extractor,
-    labelled: bool,
     classes: Sequence[str],
-    samples: int,
-    real: int,
+    labels: NDArray[np.int64],
+    real_labels: NDArray[np.int64],
 ) -> None:
     """Raises ValueError if one of METRICS cannot be measured, and says why.
 
     Args:
         names: of the metrics.
         extractor: what makes the features.
-        labelled: whether the classes of the samples are known.
         classes: names of those of the real images.
-        samples: how many there are.
-        real: of how many real images the features are kept.
+        labels: of the samples, [N]; -1 where unknown.
+        real_labels: of the real images whose features are kept, [M].
     """
+    labelled = bool((labels >= 0).all())
     for name in names:
         metric = lookup(METRICS, name, "metric")
         reason = metric.lacks(extractor, labelled, classes)
-        if not reason and min(samples, real) < metric.least:
-            reason = (
-                f"it needs {metric.least} samples and features of {metric.least} real images, and "
-                f"there are {samples} and {real}"
-            )
-        if reason:
+        if reason := reason or _too_few(metric, classes, labels, real_labels):
             others = " ".join(other for other in names if other != name)
             instead = f"; without it: --metrics {others}" if others else ""
             raise ValueError(f"the metric {name!r} cannot be measured: {reason}{instead}")
+
+
+def _too_few(
+    metric: Metric, classes: Sequence[str], labels: NDArray[np.int64], real: NDArray[np.int64]
+) -> str:
+    sides = [np.array([len(side)]) for side in (labels, real)]
+    if metric.of_each:
+        sides = [np.bincount(side[side >= 0], minlength=len(classes)) for side in (labels, real)]
+    ours, theirs = (int(counts.min()) for counts in sides)
+    if min(ours, theirs) >= metric.least:
+        return ""
+    what = " of each class" if metric.of_each else ""
+    return (
+        f"it needs {metric.least} samples and features of {metric.least} real images{what}, and "
+        f"there are {ours} and {theirs}"
+    )
 
 
 def measure(names: Iterable[str], generated: Statistics, real: Statistics) -> Scores:
@@ -164,7 +177,7 @@ METRICS: dict[str, Metric] = {
     "kid": Metric(kernel_distance, least=SUBSET),
     "precision_recall": Metric(precision_recall, least=NEIGHBOUR + 1),
     "density_coverage": Metric(density_coverage),
-    "class_fid": Metric(class_frechet_distances, _no_labels),
+    "class_fid": Metric(class_frechet_distances, _no_labels, of_each=True),
     "class_accuracy": Metric(class_accuracy, _other_classes),
     "variety": Metric(variety, _no_labels),
 }

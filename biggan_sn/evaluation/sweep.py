@@ -70,6 +70,8 @@ class Sweep:
         done = _points_of(out, self.about) if crew.leads else {}
         there = crew.most(*(int(sampling in done) for sampling in self.samplings))
         real = self.evaluation.describe_real() if self.evaluation else {}
+        if done:
+            _points_of(out, {**self.about, "real": real})  # now that it is known what they are
         trained = {name: buffer.clone() for name, buffer in self.generator.named_buffers()}
         for sampling, is_there in zip(self.samplings, there, strict=True):
             if is_there:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from biggan_sn.config import Config
 from biggan_sn.evaluation.evaluating import Evaluation
 from biggan_sn.evaluation.images import Drawn
@@ -62,7 +64,8 @@ def _opened(config: Config, world: World) -> Evaluation:
     try:
         evaluation = Evaluation(config.evaluation, config.data, world)
         side = config.data.resolution
-        evaluation.check(True, (side, side), config.evaluation.samples)
+        labels = np.arange(config.evaluation.samples) % config.data.num_classes
+        evaluation.check(labels, (side, side))
     except ValueError as error:
         raise ValueError(f"{error}; to train without scores: --evaluation.every 0") from error
     return evaluation

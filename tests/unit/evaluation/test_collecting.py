@@ -385,7 +385,11 @@ def test_statistics_are_as_good_as_the_images(kinds, cache):
     by_images = evaluation(folder / "tree", NAMES[:5]).scores(samples)
     by_statistics = evaluation(folder / "stats.npz", NAMES[:5]).scores(samples)
     assert by_images == by_statistics
-    assert evaluation(folder / "stats.npz").describe_real().keys() == {"images", "is"}
+    assert evaluation(folder / "stats.npz").describe_real().keys() == {
+        "images",
+        "is",
+        "fingerprint",
+    }
 
 
 def test_statistics_of_another_network(kinds):
@@ -422,17 +426,17 @@ def test_what_is_checked_before_anything_long(kinds, monkeypatch):
     monkeypatch.setattr(evaluating, "walk", lambda *_: pytest.fail("too long"))
     monkeypatch.setattr(evaluating, "reference", lambda *_: pytest.fail("too long"))
     found = evaluation(folder / "tree", ("fid", "class_fid"))
-    found.check(True, (8, 8), 9)
+    found.check(np.arange(9) % 3, (8, 8))
     with pytest.raises(ValueError, match="'class_fid' cannot be measured: the classes"):
-        found.check(False, (8, 8), 9)
+        found.check(np.full(9, -1), (8, 8))
     with pytest.raises(ValueError, match=r"samples of 9x8 pixels cannot be .* images of 8x8"):
-        found.check(True, (8, 9), 9)
+        found.check(np.arange(9) % 3, (8, 9))
     with pytest.raises(ValueError, match="'fit'; did you mean 'fid'"):
         evaluation(folder / "tree", ("fit",))
     few = evaluation(folder / "tree", ("precision_recall",), features=3)
     assert (few.kept, found.kept) == (3, 10)
     with pytest.raises(ValueError, match=r"4 samples and features of 4 .* there are 9 and 3"):
-        few.check(True, (8, 8), 9)
+        few.check(np.arange(9) % 3, (8, 8))
 
 
 def test_metrics_from_outside(kinds, monkeypatch, cache):

@@ -225,20 +225,29 @@ def test_what_cannot_be_compared():
 def test_what_cannot_be_measured():
     classifier = Extractor("net", lambda images: images, 4, 3, "", CLASSES)
     blind = classifier._replace(logits=0, classes=())
-    many = (1000, 1000)
-    for labelled in (True, False):
+
+    def labels(count, classes=3):
+        return np.arange(count) % classes
+
+    many, unknown = labels(3000), np.full(3000, -1)
+    for known in (many, unknown):
         names = ["fid", "is", "kid", "precision_recall"]
-        check_metrics(names, classifier, labelled, CLASSES, *many)
-        check_metrics(["fid", "kid", "density_coverage"], blind, labelled, (), *many)
-    check_metrics(list(METRICS), classifier, True, CLASSES, *many)
+        check_metrics(names, classifier, CLASSES, known, many)
+        check_metrics(["fid", "kid", "density_coverage"], blind, (), known, unknown)
+    check_metrics(list(METRICS), classifier, CLASSES, many, many)
     for name, least in (("fid", 2), ("kid", 1000), ("precision_recall", 4)):
-        check_metrics([name], classifier, True, CLASSES, least, least)
+        check_metrics([name], classifier, CLASSES, labels(least), labels(least))
         for few in ((least - 1, least), (least, least - 1)):
             told = f"it needs {least} samples and .* there are {few[0]} and {few[1]}$"
             with pytest.raises(ValueError, match=told):
-                check_metrics([name], classifier, True, CLASSES, *few)
+                check_metrics([name], classifier, CLASSES, *map(labels, few))
     with pytest.raises(ValueError, match=r"without it: --metrics fid is$"):
-        check_metrics(["fid", "kid", "is"], classifier, True, CLASSES, 10, 10)
+        check_metrics(["fid", "kid", "is"], classifier, CLASSES, labels(10), labels(10))
+    check_metrics(["class_fid"], classifier, CLASSES, labels(6), labels(6))
+    for pair in ((labels(5), many), (many, labels(5)), (many, labels(2000, 2))):
+        told = r"it needs 2 samples and features of 2 real images of each class, and there are"
+        with pytest.raises(ValueError, match=told):
+            check_metrics(["class_fid"], classifier, CLASSES, *pair)
     refused = [
         ("is", blind, True, CLASSES, "'net' tells no classes apart"),
         ("class_fid", classifier, False, CLASSES, "not known"),
@@ -251,8 +260,9 @@ def test_what_cannot_be_measured():
         ("fit", classifier, True, CLASSES, "did you mean 'fid'"),
     ]
     for name, extractor, labelled, classes, why in refused:
+        known = many if labelled else unknown
         with pytest.raises(ValueError, match=why):
-            check_metrics(["fid", name], extractor, labelled, classes, *many)
+            check_metrics(["fid", name], extractor, classes, known, many)
 
 
 # ------------------------------------------------------------------------------ torch-fidelity
