@@ -7,29 +7,27 @@ from torch.nn import functional as F
 
 from biggan_sn.models.plan import Stage
 from biggan_sn.nn.norm import ConditionalBatchNorm2d
-from biggan_sn.nn.resample import conv_then_halve, double, double_then_conv, halve
+from biggan_sn.nn.resample import ResamplingConv2d
 
 
 class GeneratorBlock(nn.Module):
-    """norm - ReLU - up - conv3 - norm - ReLU - conv3, plus the shortcut up - conv1.
+    """norm - ReLU - double - conv3 - norm - ReLU - conv3, plus the shortcut double - conv1.
 
-    The shortcut's 1x1 convolution commutes with the nearest-neighbour upsampling, so it runs
-    before it, on a quarter of the pixels.
     Shapes: x [N, C_in, H, W], condition as `make_map` takes it -> [N, C_out, 2H, 2W].
     """
 
     def __init__(self, stage: Stage, make_map: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map)
-        self.conv1 = nn.Conv2d(stage.in_channels, stage.out_channels, 3, padding=1)
+        self.conv1 = ResamplingConv2d("double", stage.in_channels, stage.out_channels, 3)
         self.norm2 = ConditionalBatchNorm2d(stage.out_channels, make_map)
         self.conv2 = nn.Conv2d(stage.out_channels, stage.out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(stage.in_channels, stage.out_channels, 1)
+        self.shortcut = ResamplingConv2d("double", stage.in_channels, stage.out_channels, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = double_then_conv(F.relu(self.norm1(x, condition)), self.conv1)
-        h = F.relu(self.norm2(h, condition))
-        return self.conv2(h) + double(self.shortcut(x))
+        h = self.conv1(F.relu(self.norm1(x, condition)))
+        h = self.conv2(F.relu(self.norm2(h, condition)))
+        return h + self.shortcut(x)
 
     def sides(self, side: int) -> dict[str, int]:
         """H = W of what each convolution sees in a block that sees `side` pixels."""
@@ -40,9 +38,8 @@ class DiscriminatorBlock(nn.Module):
     """[ReLU] - conv3 - ReLU - conv3 - [halve], plus the shortcut conv1 - [halve].
 
     The first block of D sees the image and has no ReLU before it. A block that neither changes
-    the width nor halves has the identity for its shortcut, as the last one of D. Average pooling
-    commutes with the 1x1 convolution and comes first. `hidden` is the width between the two
-    convolutions: that of the output in BigGAN, that of the input in SNGAN.
+    the width nor halves has the identity for its shortcut, as the last one of D. `hidden` is the
+    width between the two convolutions: that of the output in BigGAN, that of the input in SNGAN.
     Shapes: [N, C_in, H, W] -> [N, C_out, H/2, W/2], or H x W.
     """
 
@@ -51,17 +48,20 @@ class DiscriminatorBlock(nn.Module):
         self.first = first
         self.halves = stage.resamples
         self.conv1 = nn.Conv2d(stage.in_channels, hidden, 3, padding=1)
-        self.conv2 = nn.Conv2d(hidden, stage.out_channels, 3, padding=1)
+        self.conv2 = self._last(hidden, stage.out_channels, 3)
         self.shortcut: nn.Module = nn.Identity()
         if stage.resamples or stage.in_channels != stage.out_channels:
-            self.shortcut = nn.Conv2d(stage.in_channels, stage.out_channels, 1)
+            self.shortcut = self._last(stage.in_channels, stage.out_channels, 1)
+
+    def _last(self, in_channels: int, out_channels: int, size: int) -> nn.Conv2d:
+        """The convolution at the end of a path, with what comes after it."""
+        if self.halves:
+            return ResamplingConv2d("halve", in_channels, out_channels, size)
+        return nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x if self.first else F.relu(x)
-        h = F.relu(self.conv1(h))
-        if not self.halves:
-            return self.conv2(h) + self.shortcut(x)
-        return conv_then_halve(h, self.conv2) + self.shortcut(halve(x))
+        h = self.conv1(x if self.first else F.relu(x))
+        return self.conv2(F.relu(h)) + self.shortcut(x)
 
     def sides(self, side: int) -> dict[str, int]:
         """H = W of what each convolution sees in a block that sees `side` pixels."""

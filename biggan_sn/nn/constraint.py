@@ -10,6 +10,7 @@ from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.nn.lipschitz import rows_of
 from biggan_sn.nn.matrices import as_matrix, chain_of, matrix_layers, raw_weight
 from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm
+from biggan_sn.nn.precision import without_autocast
 from biggan_sn.nn.replicas import Ownership
 from biggan_sn.nn.spectral import power_iteration
 from biggan_sn.nn.spectrum import Spectrum
@@ -139,7 +140,7 @@ class SpectralNorms:
         if not norms:
             return
         mine = [norms[number] for number in self._ownership.mine]
-        with torch.autocast(norms[0].u.device.type, enabled=False):
+        with without_autocast(norms[0].u.device):
             power_iteration(
                 [as_matrix(self._weights[norm]) for norm in mine],
                 [norm.u for norm in mine],

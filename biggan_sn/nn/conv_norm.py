@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan_sn.nn.matrices import irregular_vector
-from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.nn.precision import at_least_fp32, without_autocast
 from biggan_sn.nn.spectral import gram_iteration
 
 DEPTH = 32  # within 0.2% of the norm for random, orthogonal and decaying kernels
@@ -90,7 +90,7 @@ def conv_map(module: nn.Conv2d, side: int) -> ConvMap:
 def full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32, which cuDNN takes for convolutions by default."""
     cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with torch.autocast(device.type, enabled=False), cudnn:
+    with without_autocast(device), cudnn:
         yield
 
 

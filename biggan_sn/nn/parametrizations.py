@@ -6,7 +6,7 @@ reads them. So microbatches, activation checkpointing, extra forwards and readin
 change training, as they do where the power iteration runs inside forward.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,33 +34,65 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", irregular_vector(rows, weight))
         self.register_buffer("v", irregular_vector(columns, weight))
         self.register_buffer("sigma", torch.ones((), dtype=weight.dtype, device=weight.device))
+        self._known: _Quotient | None = None
 
     u: Tensor
     v: Tensor
     sigma: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
-        sigma = self.sigma.clamp_min(self.eps)
-        return _DivideBySigma.apply(weight, self.u, self.v, sigma)
+        quotient, sigma = self._quotient(weight)
+        return _DivideBySigma.apply(weight, quotient, self.u, self.v, sigma)
+
+    def _quotient(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """W / sigma, and sigma: worked out once for all passes between two updates. An optimizer
+        need not leave a trace on W; sigma is written to after each of its steps."""
+        if torch.compiler.is_compiling():
+            sigma = self.sigma.clamp_min(self.eps)
+            return weight.detach() / sigma, sigma
+        memory = weight.untyped_storage()
+        state = (memory._cdata, weight.stride(), weight._version, self.sigma._version)
+        known = self._known
+        if known is None or known.state != state:
+            sigma = self.sigma.clamp_min(self.eps)
+            known = self._known = _Quotient(memory, state, weight.detach() / sigma, sigma)
+        return known.quotient, known.sigma
+
+
+class _Quotient(NamedTuple):
+    """W / sigma, and which W and sigma that was.
+
+    Args:
+        memory: that of W; held, so that no other weight can come to lie there.
+        state: where that is, how W lies in it, and how often W and sigma were written to.
+    """
+
+    memory: torch.UntypedStorage
+    state: tuple[object, ...]
+    quotient: Tensor
+    sigma: Tensor
 
 
 class _DivideBySigma(torch.autograd.Function):
-    """W / sigma, with sigma known. Its derivative counts that sigma depends on W:
+    """W / sigma, which is known. Its derivative counts that sigma depends on W:
     (g - <g, W/sigma> u v^T) / sigma, Miyato et al. 2018, eq. 12; exact once u, v have converged.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, u, v, sigma)
-        return weight / sigma
+    def forward(
+        ctx: Any, weight: Tensor, quotient: Tensor, u: Tensor, v: Tensor, sigma: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(quotient, u, v, sigma)
+        return quotient.detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        weight, u, v, sigma = ctx.saved_tensors
-        inner = torch.dot(as_matrix(gradient).reshape(-1), as_matrix(weight).reshape(-1))
-        columns = (inner / sigma.square() * u).view(-1, *(1,) * (weight.dim() - 1))
-        result = (gradient / sigma).addcmul_(columns, as_weight(v[None], weight), value=-1)
-        return _laid_out_like(weight, result), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        quotient, u, v, sigma = ctx.saved_tensors
+        result = torch.div(gradient, sigma, out=torch.empty_like(quotient))  # in the weight's order
+        inner = torch.dot(as_matrix(result).reshape(-1), as_matrix(quotient).reshape(-1))
+        columns = (inner * u).view(-1, *(1,) * (quotient.dim() - 1))
+        result.addcmul_(columns, as_weight(v[None], quotient), value=-1)
+        return result, None, None, None, None
 
 
 class ConvSpectralNorm(nn.Module):

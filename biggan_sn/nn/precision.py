@@ -1,6 +1,6 @@
 """Half precision, and what stays out of it."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,13 @@ def autocast(device: str, name: str) -> AbstractContextManager[Any]:
     """The region in which networks compute with the precision called `name`."""
     reduced = lookup(PRECISIONS, name, "precision").reduced
     return torch.autocast(device, reduced, enabled=reduced is not None)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """The region in which products have the precision of what is multiplied, within another."""
+    if not torch.amp.is_autocast_available(device.type):  # as for the meta device
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

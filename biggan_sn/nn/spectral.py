@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.nn.precision import at_least_fp32, without_autocast
 from biggan_sn.nn.replicas import Ownership
 from biggan_sn.positions import uniform
 
@@ -132,7 +132,7 @@ class TopSingularTriplets:
         longs = [b.new_empty(m.shape[1], values) for m, b in zip(wide, self.bases, strict=True)]
         mine = self.ownership.mine
         if mine:
-            with torch.autocast(shorts[0].device.type, enabled=False):
+            with without_autocast(shorts[0].device):
                 maps = [at_least_fp32(wide[i]) for i in mine]
                 found = block_lanczos(maps, [self.bases[i] for i in mine], depth)
             for i, values_here, short, long in zip(mine, *found, strict=True):

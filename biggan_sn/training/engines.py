@@ -84,9 +84,12 @@ class Replicated:
             )
             self.model.register_comm_hook(None, self._average)
             self._apart = self.model.no_sync
-        self._trainable = [p for p in network.parameters() if p.requires_grad]
+        trainable = [p for p in network.parameters() if p.requires_grad]
+        self._rows = {
+            parameter: nn.Parameter(_as_row(parameter, parameter)) for parameter in trainable
+        }
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
-            self._trainable, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+            self._rows.values(), lr=config.lr, betas=config.betas, eps=config.eps, fused=True
         )
 
     def _average(
@@ -104,7 +107,8 @@ class Replicated:
         return future.then(lambda done: done.value()[0])
 
     def begin(self, rounds: int) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._rows:
+            parameter.grad = None
 
     def apart(self) -> AbstractContextManager[Any]:
         return self._apart()
@@ -116,8 +120,10 @@ class Replicated:
             self._last_bucket = None
 
     def step(self, scale: float) -> bool:
+        for parameter, row in self._rows.items():
+            row.grad = None if parameter.grad is None else _as_row(parameter.grad, parameter)
         if scale != 1.0:
-            gradients = [p.grad for p in self._trainable if p.grad is not None]
+            gradients = [row.grad for row in self._rows.values() if row.grad is not None]
             torch._foreach_mul_(gradients, 1 / scale)
             # They are means over all processes by now, so that all decide alike.
             if not torch.stack(list(torch._foreach_norm(gradients))).sum().isfinite():
@@ -126,24 +132,44 @@ class Replicated:
         return True
 
     def moments(self, parameter: nn.Parameter) -> Mapping[str, Tensor]:
-        return self.optimizer.state.get(parameter, {})
+        slots = self.optimizer.state.get(self._rows[parameter], {})
+        return {name: _as_tensor(slot, parameter) for name, slot in slots.items()}
 
     def load_moments(self, moments: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
         for parameter, slots in moments.items():
-            self.optimizer.state[parameter] = {
-                name: _placed_like(parameter, value) for name, value in slots.items()
+            self.optimizer.state[self._rows[parameter]] = {
+                name: _as_row(slot.to(parameter.device, copy=True), parameter)
+                for name, slot in slots.items()
             }
 
     def close(self) -> None:
         """Nothing holds it."""
 
 
-def _placed_like(parameter: Tensor, slot: Tensor) -> Tensor:
-    """A copy where the parameter is. The fused optimizer walks through memory: moments must lie
-    there as their parameter does."""
-    if slot.dim() == 0:
-        return slot.to(parameter.device, copy=True)
-    return torch.empty_like(parameter).copy_(slot)
+# The fused optimizer walks through memory, and on a CPU copies what is not in one row: it gets rows,
+# in the order in which the numbers of a parameter lie there.
+
+
+def _as_row(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """The numbers of a tensor of the shape of `parameter`, in the order of its memory; a view where
+    they lie in that order. One number is its own row."""
+    if tensor.dim() == 0:
+        return tensor
+    return tensor.detach().permute(_order(parameter)).reshape(-1)
+
+
+def _as_tensor(row: Tensor, parameter: Tensor) -> Tensor:
+    """The inverse of `_as_row`."""
+    if row.dim() == 0:
+        return row
+    order = _order(parameter)
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return row.view([parameter.shape[axis] for axis in order]).permute(inverse)
+
+
+def _order(parameter: Tensor) -> list[int]:
+    """The axes of a parameter, from the one whose neighbours lie farthest apart."""
+    return sorted(range(parameter.dim()), key=lambda axis: -parameter.stride(axis))
 
 
 ENGINES: dict[str, Callable[[nn.Module, PlayerConfig, World], Engine]] = {

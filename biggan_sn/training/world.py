@@ -23,6 +23,7 @@ from biggan_sn.training.launching import (
 )
 from biggan_sn.training.lookout import Lookout
 from biggan_sn.training.meeting import Meeting, is_met
+from biggan_sn.training.memory import keep_freed_memory
 from biggan_sn.training.pulse import Pulse
 
 PATIENCE = 120  # seconds in which the file server forgets the lock of a node that died
@@ -189,5 +190,7 @@ def _join(meeting: Meeting | None, pulse: Pulse, timeout: float) -> World:
     from accelerate import PartialState  # brings half a library along
 
     state = PartialState(cpu=not torch.cuda.is_available())
+    if state.device.type == "cpu":
+        keep_freed_memory()
     check_processes(state.num_processes, os.environ, parent_command())
     return World(state.process_index, state.num_processes, state.device, engine, pulse)

@@ -52,7 +52,7 @@ def test_gradient_is_that_of_division_by_the_true_norm(shape):
 
     def normalized(w):
         left, sigmas, right = torch.linalg.svd(as_matrix(w.detach()), full_matrices=False)
-        return DivideBySigma.apply(w, left[:, 0], right[0], sigmas[0])
+        return DivideBySigma.apply(w, w.detach() / sigmas[0], left[:, 0], right[0], sigmas[0])
 
     assert torch.autograd.gradcheck(normalized, weight.requires_grad_())
 
@@ -86,6 +86,69 @@ def test_one_and_eight_microbatches_give_one_gradient():
     whole = gradients(network, [images()])
     parts = gradients(network, images().split(1))
     assert (whole - parts).norm() / whole.norm() < 1e-12
+
+
+def _write(network):
+    with torch.no_grad():
+        network[0].parametrizations.weight.original.mul_(3)
+
+
+def _swap(network):
+    original = network[0].parametrizations.weight.original
+    original.data = original.data.clone().neg_()
+
+
+def _move(network):
+    network.float()
+
+
+def _lay_out(network):
+    network.to(memory_format=torch.channels_last)
+
+
+def _renew(network):
+    network[0].parametrizations.weight[0].sigma.fill_(2.0)
+
+
+def _load(network):
+    network.load_state_dict({k: v + 1 for k, v in network.state_dict().items()})
+
+
+@pytest.mark.parametrize("change", [_write, _swap, _move, _lay_out, _renew, _load])
+def test_a_known_quotient_is_forgotten_when_anything_changes(change):
+    network, _ = constrained()
+    before = network[0].weight.detach().clone()
+    other = copy.deepcopy(network)  # knows the quotient too
+    change(network)
+    for changed in (network, change_of(other, change)):
+        chain = changed[0].parametrizations.weight
+        wanted = chain.original / chain[0].sigma
+        torch.testing.assert_close(changed[0].weight, wanted, rtol=0, atol=0)
+        assert changed[0].weight.stride() == chain.original.stride()
+    if change is not _lay_out and change is not _move:
+        assert not torch.allclose(network[0].weight, before)
+
+
+def change_of(network, change):
+    change(network)
+    return network
+
+
+def test_all_passes_between_two_updates_share_one_quotient():
+    network, constraint = constrained()
+    with torch.no_grad():
+        first = network[0].weight
+    second = network[0].weight
+    assert second.requires_grad
+    assert not first.requires_grad
+    assert first.data_ptr() == second.data_ptr()
+    second.sum().backward()
+    network[0].weight.square().sum().backward()  # each pass has a graph of its own
+    raw = network[0].parametrizations.weight.original
+    torch.optim.Adam([raw], lr=0.1, fused=True).step()  # which nobody can tell from the tensor
+    constraint.after_step()
+    assert torch.equal(network[0].weight, raw / network[0].parametrizations.weight[0].sigma)
+    assert not torch.allclose(network[0].weight, first)
 
 
 def test_activation_checkpointing_changes_nothing():
