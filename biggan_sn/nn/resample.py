@@ -69,11 +69,11 @@ class ResamplingConv2d(nn.Conv2d):
         form = self.form or self.usual_form(input)
         return self.forms[form](input, self.weight, self.bias)
 
-    def usual_form(self, input: Tensor) -> str:
+    def usual_form(self, x: Tensor) -> str:
         """The form for a batch of this size, where nobody measured."""
-        positions = input.shape[0] * input.shape[2] * input.shape[3]
+        positions = x.shape[0] * x.shape[2] * x.shape[3]
         positions //= 1 if self.resampling == "double" else 4
-        rules = RULES.get(input.device.type, RULES["cuda"])[self.resampling, self.kernel_size[0]]
+        rules = RULES.get(x.device.type, RULES["cuda"])[self.resampling, self.kernel_size[0]]
         return next(form for least, form in rules if positions >= least)
 
 

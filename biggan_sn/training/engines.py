@@ -146,8 +146,8 @@ class Replicated:
         """Nothing holds it."""
 
 
-# The fused optimizer walks through memory, and on a CPU copies what is not in one row: it gets rows,
-# in the order in which the numbers of a parameter lie there.
+# The fused optimizer walks through memory, and on a CPU copies what is not in one row: it gets
+# rows, in the order in which the numbers of a parameter lie there.
 
 
 def _as_row(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def _as_tensor(row: Tensor, parameter: Tensor) -> Tensor:
 
 def _order(parameter: Tensor) -> list[int]:
     """The axes of a parameter, from the one whose neighbours lie farthest apart."""
-    return sorted(range(parameter.dim()), key=lambda axis: -parameter.stride(axis))
+    return sorted(range(parameter.dim()), key=parameter.stride().__getitem__, reverse=True)
 
 
 ENGINES: dict[str, Callable[[nn.Module, PlayerConfig, World], Engine]] = {
