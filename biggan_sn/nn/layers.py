@@ -9,12 +9,18 @@ from torch.nn import functional as F
 from biggan_sn.tables import lookup
 
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 class SelfAttention(nn.Module):
     """Self-attention over pixels: out = gamma * o(attend(x)) + x with gamma = 0 at the start.
 
     Zhang et al. 2019 (SAGAN), eq. 2 and 3, in the form of BigGAN: queries and keys of C/8
     channels, values of C/2, keys and values max-pooled 2x2, no 1/sqrt(d) in the softmax, no bias.
     Shapes: [N, C, H, W] -> [N, C, H, W] with even H and W.
+
+    Attributes:
+        form: the row of ATTENTION that computes it; empty: fused.
 
     Raises:
         ValueError: fewer than 8 channels.
@@ -32,19 +38,39 @@ class SelfAttention(nn.Module):
         self.g = nn.Conv2d(channels, channels // 2, 1, bias=False)
         self.o = nn.Conv2d(channels // 2, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(1))  # no scalar: DeepSpeed cannot send one
+        self.form = ""
+
+    @property
+    def forms(self) -> dict[str, Attend]:
+        """All that compute it."""
+        return ATTENTION
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.theta(x).flatten(2).mT  # [N, HW, C/8]
         key = F.max_pool2d(self.phi(x), 2).flatten(2).mT  # [N, HW/4, C/8]
         value = F.max_pool2d(self.g(x), 2).flatten(2).mT  # [N, HW/4, C/2]
-        # The fused kernels want queries, keys and values of one width; zeros change no product.
-        missing = value.shape[-1] - query.shape[-1]
-        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-        attended = F.scaled_dot_product_attention(
-            query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), scale=1.0
-        )
-        image = attended.squeeze(1).mT.unflatten(2, x.shape[2:])
-        return self.gamma * self.o(image) + x
+        attended = ATTENTION[self.form or "fused"](query, key, value)
+        gamma = self.gamma.squeeze()  # a scalar leaves half precision what it is
+        return gamma * self.o(attended.mT.unflatten(2, x.shape[2:])) + x
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.softmax(query @ key.mT, -1) @ value
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The map of all pairs is never stored. The fused kernels want queries, keys and values of one
+    width; zeros change no product."""
+    missing = value.shape[-1] - query.shape[-1]
+    query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+    attended = F.scaled_dot_product_attention(
+        query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), scale=1.0
+    )
+    return attended.squeeze(1)
+
+
+# queries [N, L, D], keys [N, M, D], values [N, M, C] -> [N, L, C]
+ATTENTION: dict[str, Attend] = {"plain": _plain, "fused": _fused}
 
 
 def initialize(network: nn.Module, name: str) -> None:

@@ -7,8 +7,7 @@ two operations in turn, borders and gradients included; the weight and all const
 those of the kernel that was asked for.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,21 +74,6 @@ class ResamplingConv2d(nn.Conv2d):
         positions //= 1 if self.resampling == "double" else 4
         rules = RULES.get(x.device.type, RULES["cuda"])[self.resampling, self.kernel_size[0]]
         return next(form for least, form in rules if positions >= least)
-
-
-@contextmanager
-def operations_in_turn(*networks: nn.Module) -> Iterator[None]:
-    """While open, resampling and convolutions are what they are called: to be counted, or compared
-    with."""
-    layers = [m for net in networks for m in net.modules() if isinstance(m, ResamplingConv2d)]
-    forms = [layer.form for layer in layers]
-    for layer in layers:
-        layer.form = next(iter(layer.forms))
-    try:
-        yield
-    finally:
-        for layer, form in zip(layers, forms, strict=True):
-            layer.form = form
 
 
 def _double_then_conv(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

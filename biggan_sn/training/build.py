@@ -161,9 +161,12 @@ def _constraint(
 
 def _place(network: nn.Module, world: World) -> None:
     """To the device, channels last: what tensor cores want, and faster on CPUs too."""
-    network.to(world.device).to(memory_format=torch.channels_last)
+    if next(network.parameters()).device != world.device:
+        network.to(world.device)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
-            # Both layouts at once; in the strides of their gradients, DDP need not copy.
-            weight = module.weight.data
-            module.weight.data = weight.clone(memory_format=torch.contiguous_format)
+        if isinstance(module, nn.Conv2d):
+            # Kernels of one pixel are in both layouts at once; in the strides of their gradients,
+            # DDP need not copy.
+            small = module.kernel_size == (1, 1)
+            layout = torch.contiguous_format if small else torch.channels_last
+            module.weight.data = module.weight.data.clone(memory_format=layout)

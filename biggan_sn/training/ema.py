@@ -1,6 +1,7 @@
 """The moving average of G's weights, which is what one samples from."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,14 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float, start: int) -> None:
         self.decay = decay
         self.start = start
-        self.network = deepcopy(network).requires_grad_(False)
+        # By clones of the tensors: those that only have a shape, which one counts with, know no
+        # other way to be copied.
+        clones: dict[int, Any] = {
+            id(p): nn.Parameter(p.detach().clone(), requires_grad=False)
+            for p in network.parameters()
+        }
+        clones |= {id(buffer): buffer.clone() for buffer in network.buffers()}
+        self.network = deepcopy(network, clones)
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:

@@ -44,21 +44,32 @@ class GANStep:
         """`d_steps` updates of D, one of G, then of G's average."""
         seen = Means()
         for turn in range(self.d_steps):
-            update = step * self.d_steps + turn
-            with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
-                for share in d.microbatches():  # gradients meet once, at the last one
-                    real = next(reals)
-                    with torch.no_grad():
-                        fake = self.sample(self.g.network, step, turn, share)
-                    real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
-                    d_loss = self.objective.d_loss(real_logits, fake_logits)
-                    penalty = self.penalize(real, fake, update)
-                    regularizer = d.once(self.d_regularizer)
-                    d.descend(d_loss + penalty, regularizer)
-                    seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
-                    seen.add(d_penalty=penalty, d_regularizer=regularizer)
-            seen.add(d_scale=self.d.scale.shown(self.device))
-            self.d_constraint.after_step()  # clamps; fresh u, v and sigma
+            self.update_discriminator(step, turn, reals, seen)
+        self.update_generator(step, seen)
+        self.ema.update(self.g.network, step)
+        return seen.result()
+
+    def update_discriminator(
+        self, step: int, turn: int, reals: Iterator[Batch], seen: "Means"
+    ) -> None:
+        """D learns to tell real images from those of G."""
+        with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
+            for share in d.microbatches():  # gradients meet once, at the last one
+                real = next(reals)
+                with torch.no_grad():
+                    fake = self.sample(self.g.network, step, turn, share)
+                real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
+                d_loss = self.objective.d_loss(real_logits, fake_logits)
+                penalty = self.penalize(real, fake, step * self.d_steps + turn)
+                regularizer = d.once(self.d_regularizer)
+                d.descend(d_loss + penalty, regularizer)
+                seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
+                seen.add(d_penalty=penalty, d_regularizer=regularizer)
+        seen.add(d_scale=self.d.scale.shown(self.device))
+        self.d_constraint.after_step()  # clamps; fresh u, v and sigma
+
+    def update_generator(self, step: int, seen: "Means") -> None:
+        """G learns what D takes for real."""
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
@@ -70,8 +81,6 @@ class GANStep:
         seen.add(g_scale=self.g.scale.shown(self.device))
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
-        self.ema.update(self.g.network, step)
-        return seen.result()
 
     def close(self) -> None:
         """Lets go of the networks, where there will be others."""

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from biggan_sn.nn.layers import INITIALIZERS, SelfAttention, initialize
+from biggan_sn.nn.layers import ATTENTION, INITIALIZERS, SelfAttention, initialize
 
 
 def by_formula(layer, x):
@@ -19,18 +19,22 @@ def by_formula(layer, x):
     return layer.gamma * layer.o(attended) + x
 
 
-def test_attention_equals_its_formula():
+@pytest.mark.parametrize("form", ATTENTION)
+def test_attention_equals_its_formula(form):
     torch.manual_seed(0)
     layer = SelfAttention(16).double()
+    layer.form = form
     x = torch.randn(2, 16, 6, 8, dtype=torch.float64)
     assert torch.equal(layer(x), x), "gamma starts at 0"
     nn.init.constant_(layer.gamma, 0.7)
     torch.testing.assert_close(layer(x), by_formula(layer, x))
 
 
-def test_attention_gradient_equals_that_of_the_formula():
+@pytest.mark.parametrize("form", ATTENTION)
+def test_attention_gradient_equals_that_of_the_formula(form):
     torch.manual_seed(0)
     layer = SelfAttention(8).double()
+    layer.form = form
     nn.init.constant_(layer.gamma, 0.7)
     x = torch.randn(1, 8, 4, 4, dtype=torch.float64)
     found, wanted = (
@@ -38,6 +42,13 @@ def test_attention_gradient_equals_that_of_the_formula():
         for out in (layer(x), by_formula(layer, x))
     )
     torch.testing.assert_close(found, wanted)
+
+
+def test_attention_keeps_half_precision():
+    """An image of twice the bytes would go on through the network."""
+    layer = SelfAttention(16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(1, 16, 4, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from biggan_sn.config import LipschitzConfig
 from biggan_sn.nn.constraint import settle
+from biggan_sn.nn.forms import formed_layers, operations_in_turn
+from biggan_sn.nn.layers import SelfAttention
 from biggan_sn.nn.lipschitz import constrain
 from biggan_sn.nn.resample import (
     FORMS,
@@ -16,7 +18,6 @@ from biggan_sn.nn.resample import (
     ResamplingConv2d,
     double,
     halve,
-    operations_in_turn,
 )
 
 ALL = [(*kind, form) for kind, forms in FORMS.items() for form in forms]
@@ -143,11 +144,12 @@ def test_small_batches_take_the_two_operations_and_large_ones_a_cheaper_form():
 
 
 def test_in_turn_for_a_while():
-    network = nn.Sequential(ResamplingConv2d("double", 3, 5, 3), nn.ReLU())
+    network = nn.Sequential(ResamplingConv2d("double", 3, 8, 3), nn.ReLU(), SelfAttention(8))
     network[0].form = "interleaved"
+    assert list(formed_layers(network)) == ["0", "2"]
     with operations_in_turn(network):
-        assert network[0].form == "plain"
-    assert network[0].form == "interleaved"
+        assert [network[0].form, network[2].form] == ["plain", "plain"]
+    assert [network[0].form, network[2].form] == ["interleaved", ""]
 
 
 def test_doubling_repeats_and_halving_averages():

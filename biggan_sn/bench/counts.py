@@ -1,0 +1,156 @@
+"""What a step costs, counted and not timed: the same on every machine.
+
+The step is played with tensors that have shapes and no numbers, so that no memory and no device is
+needed, whatever the size of the networks.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from biggan_sn.config import Config
+from biggan_sn.data.loader import Batch
+from biggan_sn.nn.forms import operations_in_turn
+from biggan_sn.training.build import build
+from biggan_sn.training.step import GANStep, Means
+from biggan_sn.training.world import World
+
+FREE = ("prim::", "aten::empty", "aten::new_empty", "aten::_unsafe_view", "aten::lift")
+NETWORKS = ("Generator", "Discriminator")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one step on one process.
+
+    Args:
+        params_G, params_D: parameters.
+        model_flops_per_iter: floating-point operations in all passes through the networks, a
+            multiplication and an addition being two, if every layer did what it is called: doubling
+            and then convolving, for example. The same for all programs that train these networks.
+        hw_flops_per_iter: those that are executed, control of spectra and regularizers included.
+        saved_bytes_per_image: what the backward pass needs of the forward pass for each image:
+            "G" in the update of G, "D" in that of D, where a real image and a fake one are two.
+        launches_per_iter: operations given to the device, views and allocations left out.
+    """
+
+    params_G: int  # noqa: N815
+    params_D: int  # noqa: N815
+    model_flops_per_iter: int
+    hw_flops_per_iter: int
+    saved_bytes_per_image: dict[str, float]
+    launches_per_iter: int
+
+
+def count(config: Config, ranks: int = 1) -> Counts:
+    """The counts of a config on one of so many processes. Takes seconds."""
+    config = replace(config, batch_size=config.batch_size // ranks)
+    with shapes_only():
+        step, reals = _ready(config)
+        networks = step.g.network, step.d.network
+        with operations_in_turn(*networks):
+            usual = _flops(step, reals)
+        executed = _flops(step, reals)
+        with Launches() as launches:
+            step(0, reals)
+        return Counts(
+            params_G=sum(p.numel() for p in step.g.network.parameters()),
+            params_D=sum(p.numel() for p in step.d.network.parameters()),
+            model_flops_per_iter=sum(usual.get(name, 0) for name in NETWORKS),
+            hw_flops_per_iter=executed["Global"],
+            saved_bytes_per_image=_saved_per_image(config),
+            launches_per_iter=launches.count,
+        )
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """While open, new tensors have shapes and no numbers."""
+    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def _ready(config: Config) -> tuple[GANStep, Iterator[Batch]]:
+    side, images = config.data.resolution, config.microbatch("discriminator", 1)
+    real = torch.zeros(images, 3, side, side).to(memory_format=torch.channels_last)
+    return build(config, World()), repeat(Batch(real, torch.zeros(images, dtype=torch.int64)))
+
+
+def _flops(step: GANStep, reals: Iterator[Batch]) -> dict[str, int]:
+    """By the network in whose passes they happen, backward passes included, and in all."""
+    with FlopCounterMode(display=False) as counter:
+        step(0, reals)
+    return {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
+
+
+def _saved_per_image(config: Config) -> dict[str, float]:
+    """By the growth with the batch: what is saved of weights does not grow."""
+    images = config.microbatch("discriminator", 1), config.microbatch("generator", 1)
+    found = []
+    for factor in (1, 2):
+        step, reals = _ready(_one_pass(config, factor * max(images)))
+        found.append(
+            {
+                "G": _saved(lambda step=step: step.update_generator(0, Means())),
+                "D": _saved(lambda step=step, r=reals: step.update_discriminator(0, 0, r, Means())),
+            }
+        )
+    once, twice = found
+    return {
+        "G": (twice["G"] - once["G"]) / max(images),
+        "D": (twice["D"] - once["D"]) / (2 * max(images)),
+    }
+
+
+def _one_pass(config: Config, images: int) -> Config:
+    """With one microbatch of so many images in each update."""
+    generator = replace(config.generator, microbatch=0)
+    discriminator = replace(config.discriminator, microbatch=0)
+    return replace(config, batch_size=images, generator=generator, discriminator=discriminator)
+
+
+def _saved(update: Callable[[], None]) -> int:
+    """Bytes that autograd keeps in a while, each piece of memory once."""
+    pieces: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        pieces[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        update()
+    return sum(storage.nbytes() for storage in pieces.values())
+
+
+class Launches(TorchDispatchMode):
+    """While open, counts the operations that a device has to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not _is_free(func):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _is_free(operation: torch._ops.OpOverload) -> bool:
+    """Whether an operation only looks at memory in another way, or asks for some."""
+    schema = operation._schema
+    aliases = [value.alias_info for value in schema.returns]
+    return schema.name.startswith(FREE) or any(
+        alias is not None and not alias.is_write for alias in aliases
+    )
