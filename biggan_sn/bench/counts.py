@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -17,11 +18,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from biggan_sn.bench.plays import PLAYS, Played
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
+from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.forms import operations_in_turn
+from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
-from biggan_sn.training.step import GANStep, Means
+from biggan_sn.training.player import Player
+from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
 FREE = ("prim::", "aten::empty", "aten::new_empty", "aten::_unsafe_view", "aten::lift")
@@ -51,17 +56,23 @@ class Counts:
     launches_per_iter: int
 
 
-def count(config: Config, ranks: int = 1) -> Counts:
-    """The counts of a config on one of so many processes. Takes seconds."""
+def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
+    """The counts of a config on one of so many processes, of a whole step or of what else PLAYS
+    has. Takes seconds.
+
+    Raises:
+        ValueError: no such mode.
+    """
     config = replace(config, batch_size=config.batch_size // ranks)
     with shapes_only():
         step, reals = _ready(config)
-        networks = step.g.network, step.d.network
-        with operations_in_turn(*networks):
-            usual = _flops(step, reals)
-        executed = _flops(step, reals)
+        ready = lookup(PLAYS, mode, "mode").ready
+        with operations_in_turn(step.g.network, step.d.network, step.ema.network):
+            usual = _flops(ready(step), reals)
+        play = ready(step)
+        executed = _flops(play, reals)
         with Launches() as launches:
-            step(0, reals)
+            play(0, reals)
         return Counts(
             params_G=sum(p.numel() for p in step.g.network.parameters()),
             params_D=sum(p.numel() for p in step.d.network.parameters()),
@@ -80,46 +91,49 @@ def shapes_only() -> Iterator[None]:
 
 
 def _ready(config: Config) -> tuple[GANStep, Iterator[Batch]]:
+    # How weights start does not matter, and some ways take long even without numbers.
+    config = replace(config, model=replace(config.model, initialization="normal"))
     side, images = config.data.resolution, config.microbatch("discriminator", 1)
     real = torch.zeros(images, 3, side, side).to(memory_format=torch.channels_last)
     return build(config, World()), repeat(Batch(real, torch.zeros(images, dtype=torch.int64)))
 
 
-def _flops(step: GANStep, reals: Iterator[Batch]) -> dict[str, int]:
+def _flops(play: Played, reals: Iterator[Batch]) -> dict[str, int]:
     """By the network in whose passes they happen, backward passes included, and in all."""
     with FlopCounterMode(display=False) as counter:
-        step(0, reals)
+        play(0, reals)
     return {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
 
 
 def _saved_per_image(config: Config) -> dict[str, float]:
     """By the growth with the batch: what is saved of weights does not grow."""
-    images = config.microbatch("discriminator", 1), config.microbatch("generator", 1)
-    found = []
-    for factor in (1, 2):
-        step, reals = _ready(_one_pass(config, factor * max(images)))
-        found.append(
-            {
-                "G": _saved(lambda step=step: step.update_generator(0, Means())),
-                "D": _saved(lambda step=step, r=reals: step.update_discriminator(0, 0, r, Means())),
-            }
-        )
-    once, twice = found
-    return {
-        "G": (twice["G"] - once["G"]) / max(images),
-        "D": (twice["D"] - once["D"]) / (2 * max(images)),
-    }
+    images = max(config.microbatch(side, 1) for side in BUILDERS)
+    step, _ = _ready(_in_passes(config, images))
+    side = config.data.resolution
+    grown = {"G": 0, "D": 0}
+    for count, sign in ((images, -1), (2 * images, 1)):
+        real = Batch(torch.zeros(count, 3, side, side), torch.zeros(count, dtype=torch.int64))
+        grown["D"] += sign * _saved(step.d, lambda real=real: step.judge(step.d.network, real))
+        grown["G"] += sign * _saved(step.g, partial(_fool, step, count))
+    return {name: extra / images for name, extra in grown.items()}
 
 
-def _one_pass(config: Config, images: int) -> Config:
-    """With one microbatch of so many images in each update."""
-    generator = replace(config.generator, microbatch=0)
-    discriminator = replace(config.discriminator, microbatch=0)
-    return replace(config, batch_size=images, generator=generator, discriminator=discriminator)
+def _fool(step: GANStep, images: int) -> None:
+    step.judge(step.d.network, step.sample(step.g.network, 0, 0, range(images)))
 
 
-def _saved(update: Callable[[], None]) -> int:
-    """Bytes that autograd keeps in a while, each piece of memory once."""
+def _in_passes(config: Config, images: int) -> Config:
+    """With passes of so many images, and of twice as many."""
+    return replace(
+        config,
+        batch_size=2 * images,
+        generator=replace(config.generator, microbatch=images),
+        discriminator=replace(config.discriminator, microbatch=2 * images),
+    )
+
+
+def _saved(player: Player, work: Callable[[], object]) -> int:
+    """Bytes that autograd keeps of some work for the player, each piece of memory once."""
     pieces: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -127,8 +141,10 @@ def _saved(update: Callable[[], None]) -> int:
         pieces[storage._cdata] = storage
         return tensor
 
+    player.network.requires_grad_(True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        update()
+        work()
+    player.network.requires_grad_(False)
     return sum(storage.nbytes() for storage in pieces.values())
 
 
@@ -136,7 +152,7 @@ class Launches(TorchDispatchMode):
     """While open, counts the operations that a device has to do."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(

@@ -1,12 +1,16 @@
 """The verb `bench`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.cli.common import config_of, ranks
 from biggan_sn.config import Config
+from biggan_sn.files import write_whole
 from biggan_sn.tables import lookup
 
 
@@ -16,8 +20,21 @@ def declare(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         default="step",
-        help="step: whole steps on random images, one line per config; data: reading and decoding "
-        "the images of --data.path, or some that are made, beside webdataset's own pipeline",
+        help="step: whole steps on random images, one line per config; d, g: an update of D or of "
+        "G alone; sample: drawing from the average of G; data: reading and decoding the images of "
+        "--data.path, or some that are made, beside webdataset's own pipeline",
+    )
+    parser.add_argument(
+        "--count-only",
+        action="store_true",
+        help="time nothing: parameters, FLOPs, bytes and launches of a step, which need no memory",
+    )
+    parser.add_argument("--json", default="", help="file to which the records are written too")
+    parser.add_argument(
+        "--compare",
+        default="",
+        help="file that --json wrote before: print also, for each number there and here, how many "
+        "times the old one the new one is",
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each timed")
     parser.add_argument("--steps_per_round", type=int, default=5, help="steps of each round")
@@ -43,38 +60,89 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     for count in ("rounds", "steps_per_round", "images_per_round"):
         if parsed[count] < 1:
             raise ValueError(f"--{count} must be 1 or more, got {parsed[count]}")
-    return lookup(MODES, parsed.mode, "mode")(parser, parsed)
-
-
-def _time_reading(parser: ArgumentParser, parsed: Namespace) -> int:
-    config = config_of(parser, parsed)
-    from biggan_sn.bench.data import time_reading
-
-    for record in time_reading(config, parsed.rounds, parsed.images_per_round):
+    measure = lookup(MODES, parsed.mode, "mode")
+    before = _records(Path(parsed.compare)) if parsed.compare else []
+    if parsed.json and not Path(parsed.json).absolute().parent.is_dir():
+        raise ValueError(f"--json: there is no folder {Path(parsed.json).absolute().parent}")
+    records = []
+    for record in measure(parser, parsed):
         print(json.dumps(record), flush=True)
+        records.append(record)
+    for old, new in zip(before, records, strict=False):
+        print(json.dumps({"times_before": ratios(old, new)}))
+    if parsed.json and records:
+        write_whole(Path(parsed.json), (json.dumps(records, indent=1) + "\n").encode())
     return 0
 
 
-def _time_steps(parser: ArgumentParser, parsed: Namespace) -> int:
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--compare: {path} cannot be read as JSON: {error}") from error
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise ValueError(f"--compare: {path} is nothing that bench --json wrote")
+    return records
+
+
+def ratios(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """New over old for each number that both have and that is not 0, also within groups."""
+    found: dict[str, Any] = {}
+    for name in old.keys() & new.keys():
+        before, after = old[name], new[name]
+        if isinstance(before, dict) and isinstance(after, dict):
+            found[name] = ratios(before, after)
+        elif isinstance(before, int | float) and isinstance(after, int | float) and before:
+            found[name] = after / before
+    return {name: found[name] for name in new if name in found}
+
+
+def _read(parser: ArgumentParser, parsed: Namespace) -> Iterator[dict[str, Any]]:
+    config = config_of(parser, parsed)
+    from biggan_sn.bench.data import time_reading
+
+    yield from time_reading(config, parsed.rounds, parsed.images_per_round)
+
+
+def _play(parser: ArgumentParser, parsed: Namespace) -> Iterator[dict[str, Any]]:
     configs = [config_of(parser, parsed)]
     if parsed.against:
         changed = parser.parse_args([f"--{change}" for change in parsed.against], parsed.clone())
         configs.append(config_of(parser, changed))
-    from biggan_sn.bench.compare import compare
     from biggan_sn.training.build import check
-    from biggan_sn.training.world import joined
 
     for config in configs:
         check(config, ranks())
-    with joined(config.timeout) as world:
-        records = compare(configs, world, parsed.rounds, parsed.steps_per_round, parsed.check_norms)
-        for changed, record in zip(([], parsed.against), records, strict=False):
-            if world.leads:
-                print(json.dumps({"changed": changed, **record}))
-    return 0
+    measure = _count if parsed.count_only else _time
+    for changed, record in zip(([], parsed.against), measure(configs, parsed), strict=False):
+        yield {"changed": changed, **record}
 
 
-MODES: dict[str, Callable[[ArgumentParser, Namespace], int]] = {
-    "step": _time_steps,
-    "data": _time_reading,
+def _count(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, Any]]:
+    from biggan_sn.bench.counts import count
+
+    for config in configs:
+        yield {"mode": parsed.mode, **asdict(count(config, parsed.mode, ranks()))}
+
+
+def _time(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, Any]]:
+    from biggan_sn.bench.compare import compare
+    from biggan_sn.training.world import joined
+
+    with joined(max(config.timeout for config in configs)) as world:
+        records = compare(
+            configs, world, parsed.rounds, parsed.steps_per_round, parsed.check_norms, parsed.mode
+        )
+        if world.leads:
+            yield from records
+
+
+Measure = Callable[[ArgumentParser, Namespace], Iterator[dict[str, Any]]]
+
+MODES: dict[str, Measure] = {
+    "step": _play,
+    "d": _play,
+    "g": _play,
+    "sample": _play,
+    "data": _read,
 }

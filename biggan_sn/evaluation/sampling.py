@@ -19,6 +19,7 @@ from biggan_sn.evaluation.pictures import grid
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import TRUNCATIONS, Latents
 from biggan_sn.models.zoo import build_generator, put_constraints
+from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import unconstrain
 from biggan_sn.nn.norm import standing_statistics
 from biggan_sn.tables import lookup
@@ -89,7 +90,7 @@ def load_generator(
     load_network(network, checkpoint, "ema", assign=True)
     network = network.to(device).eval().requires_grad_(False)
     unconstrain(network)
-    return network.to(memory_format=torch.channels_last), state
+    return lay_out(network), state
 
 
 def find_device(name: str) -> torch.device:

@@ -1,6 +1,7 @@
 """Layers and initialisers that know nothing of GANs."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from biggan_sn.tables import lookup
 
-
+N = TypeVar("N", bound=nn.Module)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -71,6 +72,18 @@ def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 # queries [N, L, D], keys [N, M, D], values [N, M, C] -> [N, L, C]
 ATTENTION: dict[str, Attend] = {"plain": _plain, "fused": _fused}
+
+
+def lay_out(network: N) -> N:
+    """Gives plain convolutions their weights channels last, in place: what tensor cores want, and
+    faster on CPUs too. Kernels of one pixel are in both layouts at once; in the strides of their
+    gradients, DDP need not copy."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            small = module.kernel_size == (1, 1)
+            layout = torch.contiguous_format if small else torch.channels_last
+            module.weight.data = module.weight.data.clone(memory_format=layout)
+    return network
 
 
 def initialize(network: nn.Module, name: str) -> None:

@@ -24,6 +24,7 @@ from biggan_sn.models.zoo import (
     put_constraints,
 )
 from biggan_sn.nn.constraint import Constraint
+from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain_output, rows_of
 from biggan_sn.nn.norm import share_statistics
 from biggan_sn.nn.precision import PRECISIONS, autocast
@@ -160,13 +161,7 @@ def _constraint(
 
 
 def _place(network: nn.Module, world: World) -> None:
-    """To the device, channels last: what tensor cores want, and faster on CPUs too."""
+    """To the device, in the layout of its convolutions."""
     if next(network.parameters()).device != world.device:
         network.to(world.device)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            # Kernels of one pixel are in both layouts at once; in the strides of their gradients,
-            # DDP need not copy.
-            small = module.kernel_size == (1, 1)
-            layout = torch.contiguous_format if small else torch.channels_last
-            module.weight.data = module.weight.data.clone(memory_format=layout)
+    lay_out(network)

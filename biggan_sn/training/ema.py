@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan_sn.nn.constraint import settle
+from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import unconstrain
 
 
@@ -20,14 +21,7 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float, start: int) -> None:
         self.decay = decay
         self.start = start
-        # By clones of the tensors: those that only have a shape, which one counts with, know no
-        # other way to be copied.
-        clones: dict[int, Any] = {
-            id(p): nn.Parameter(p.detach().clone(), requires_grad=False)
-            for p in network.parameters()
-        }
-        clones |= {id(buffer): buffer.clone() for buffer in network.buffers()}
-        self.network = deepcopy(network, clones)
+        self.network = _copy(network)
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
@@ -39,7 +33,7 @@ class EMA:
 
     def settled(self) -> nn.Module:
         """A copy of the average whose sigmas are those of the averaged weights."""
-        network = deepcopy(self.network)
+        network = _copy(self.network)
         settle(network)
         return network
 
@@ -48,7 +42,17 @@ class EMA:
         `load_generator` lays it out, for the same bits."""
         network = self.settled().eval()  # torch's own spectral norm iterates when read in training
         unconstrain(network)
-        return network.to(memory_format=torch.channels_last)
+        return lay_out(network)
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """A copy that is not trained. Tensors are cloned: those that only have a shape, with which one
+    counts, know no other way to be copied."""
+    clones: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in network.parameters()
+    }
+    clones |= {id(buffer): buffer.clone() for buffer in network.buffers()}
+    return deepcopy(network, clones)
 
 
 def _split(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -257,9 +257,48 @@ def test_bench_compares_two_configs_in_one_run(given, capsys):
         assert 0 < median <= most < 0.1
         assert share.pop("all") == pytest.approx(sum(share.values()))
         assert {name for name, part in share.items() if not part > 0} == {"clamp"}, "is off"
+        phases = record["breakdown_ms"]
+        assert phases.keys() == {
+            *("data", "G forward", "D step", "G step", "terms", "Adam", "spectra", "EMA", "other"),
+            "communication",
+        }
+        assert min(spent for name, spent in phases.items() if name != "communication") > 0
+        assert record["mfu"] == pytest.approx(
+            record["model_flops_per_iter"] / record["sec_per_iter"] / record["peak_flops"]
+        )
+        assert 0 < record["hfu"] < 1
+        assert record["devices"]
+        assert record["launches_per_iter"] > 100
     assert records[0]["params_D"] == records[1]["params_D"]
     assert records[1]["images_per_s"] == pytest.approx(4 / records[1]["sec_per_iter"])
     assert records[0]["images_per_s"] == pytest.approx(8 / records[0]["sec_per_iter"])
+
+
+@pytest.mark.parametrize("mode", ["d", "g", "sample"])
+def test_bench_of_a_part_of_a_step(given, capsys, mode):
+    arguments = ["bench", "--config", str(given), "--mode", mode, "--rounds", "1"]
+    assert main([*arguments, "--steps_per_round", "1"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["mode"] == mode
+    assert record["images_per_s"] == pytest.approx(4 / record["sec_per_iter"])
+    assert record["model_flops_per_iter"] > 0
+
+
+def test_bench_counts_and_compares_with_what_was_counted(given, tmp_path, capsys):
+    arguments = ["bench", "--config", str(given), "--count-only"]
+    assert main([*arguments, "--json", str(tmp_path / "old.json")]) == 0
+    (old,) = json.loads((tmp_path / "old.json").read_text())
+    assert json.loads(capsys.readouterr().out) == old
+    assert "sec_per_iter" not in old
+    twice = [*arguments, "--batch_size", "8", "--compare", str(tmp_path / "old.json")]
+    assert main(twice) == 0
+    new, compared = map(json.loads, capsys.readouterr().out.splitlines())
+    times = compared["times_before"]
+    assert times["params_G"] == 1
+    assert times["model_flops_per_iter"] == pytest.approx(2)
+    assert times["saved_bytes_per_image"] == {"G": pytest.approx(1), "D": pytest.approx(1)}
+    assert "mode" not in times
+    assert new["model_flops_per_iter"] == 2 * old["model_flops_per_iter"]
 
 
 def test_bench_prices_the_clamp_where_it_is_on(given, capsys):

@@ -1,0 +1,87 @@
+"""What a step costs, against published and independently worked out counts. Seconds never gate
+anything: they differ from machine to machine."""
+
+from dataclasses import replace
+
+import pytest
+
+from biggan_sn.bench.counts import count
+from biggan_sn.config import Config, DataConfig, ModelConfig, PlayerConfig, RegularizersConfig
+
+IMAGES = 256
+GIGA = 1e9 * IMAGES
+MEGA = 1e6
+
+
+def biggan(resolution=128, z_dim=120, **changes):
+    """BigGAN, ch 96, one update of D, half precision."""
+    model = ModelConfig(
+        channels=96, z_dim=z_dim, generator_attention=(64,), discriminator_attention=(64,)
+    )
+    data = DataConfig(resolution=resolution, num_classes=1000)
+    settings = {"d_steps": 1, "batch_size": IMAGES, "precision": "bf16"} | changes
+    return Config(data=data, model=model, **settings)
+
+
+@pytest.fixture(scope="module")
+def step():
+    return count(biggan())
+
+
+def test_parameters(step):
+    assert (step.params_G, step.params_D) == (70_433_988, 87_982_370)
+
+
+def test_usual_form(step):
+    """42.24 for the samples that D sees, 2 x 64.93 for D, 170.58 for G: counted by hand for the
+    reference code."""
+    assert step.model_flops_per_iter / GIGA == pytest.approx(342.69, rel=1e-3)
+
+
+def test_executed_operations(step):
+    assert step.hw_flops_per_iter / GIGA < 230
+
+
+def test_saved_activations(step):
+    assert step.saved_bytes_per_image["G"] / MEGA < 54
+    assert step.saved_bytes_per_image["D"] / MEGA < 13.5
+
+
+def test_launches():
+    """With the regularizer of the recipe."""
+    regularizers = RegularizersConfig(generator={"orthogonal": 1e-4})
+    assert count(biggan(regularizers=regularizers)).launches_per_iter <= 2000
+
+
+@pytest.mark.parametrize(
+    ("mode", "forward"),
+    [
+        # G forward, then D forward and backward on two images
+        ("d", 42.24 + 2 * 64.93),
+        # both forward, G backward, and D backward to its images but not to its weights
+        ("g", 170.58),
+        ("sample", 42.24),
+    ],
+)
+def test_parts_of_a_step(mode, forward):
+    assert count(biggan(), mode).model_flops_per_iter / GIGA == pytest.approx(forward, rel=1e-3)
+
+
+def test_256_pixels():
+    found = count(biggan(256, z_dim=140))
+    assert found.model_flops_per_iter / GIGA == pytest.approx(1183.3, rel=2e-3)
+    assert found.hw_flops_per_iter / GIGA < 760
+
+
+def test_passes_count_by_what_they_see():
+    """Microbatches, processes and updates of D: the same work cut otherwise is the same work."""
+    small = replace(biggan(), model=ModelConfig(channels=8, z_dim=120))
+    whole = count(small)
+    player = PlayerConfig(microbatch=IMAGES // 4)
+    cut = count(replace(small, generator=player, discriminator=player))
+    assert cut.model_flops_per_iter == whole.model_flops_per_iter
+    assert cut.launches_per_iter > 2 * whole.launches_per_iter
+    assert cut.saved_bytes_per_image == whole.saved_bytes_per_image
+    assert 2 * count(small, ranks=2).model_flops_per_iter == whole.model_flops_per_iter
+    once_more = count(replace(small, d_steps=2)).model_flops_per_iter
+    assert once_more - whole.model_flops_per_iter == count(small, "d").model_flops_per_iter
