@@ -127,13 +127,19 @@ class SpectralNorms:
 
     @torch.no_grad()
     def _take(self, norms: Sequence[SpectralNorm]) -> None:
+        if not norms:
+            return
         sigmas, lefts, rights = self.spectrum.triplets
-        for norm in norms:
-            number = self._numbers[norm]
-            known = sigmas[number, 0] > 0  # vectors of a zero weight, or of nan, mean nothing
-            norm.u.copy_(torch.where(known, lefts[number][:, 0], norm.u))
-            norm.v.copy_(torch.where(known, rights[number][:, 0], norm.v))
-            norm.sigma.copy_(sigmas[number, 0])
+        numbers = [self._numbers[norm] for norm in norms]
+        tops = torch.stack([sigmas[number, 0] for number in numbers])
+        vectors = [norm.u for norm in norms] + [norm.v for norm in norms]
+        found = [lefts[number][:, 0] for number in numbers]
+        found += [rights[number][:, 0] for number in numbers]
+        # Vectors of a zero weight, or of nan, mean nothing.
+        known = [sure.expand_as(v) for sure, v in zip((tops > 0).repeat(2), vectors, strict=True)]
+        chosen = torch.where(torch.cat(known), torch.cat(found), torch.cat(vectors))
+        torch._foreach_copy_(vectors, chosen.split([len(vector) for vector in vectors]))
+        torch._foreach_copy_([norm.sigma for norm in norms], list(tops.unbind()))
 
     def _iterate(self, iterations: int) -> None:
         norms = self._iterated

@@ -21,9 +21,9 @@ def named_weights(network: nn.Module, embeddings: bool = True) -> dict[str, Tens
 
 def raw_weight(module: nn.Module) -> Tensor:
     """The weight of a layer before any constraint on it."""
-    weight = module.weight
-    if parametrize.is_parametrized(module, "weight"):
-        weight = chain_of(module).original
+    # Where there is a constraint, to read `module.weight` would work out what comes of it.
+    constrained = parametrize.is_parametrized(module, "weight")
+    weight = chain_of(module).original if constrained else module.weight
     assert isinstance(weight, Tensor)
     return weight
 

@@ -39,8 +39,8 @@ def average_over_replicas(tensors: Sequence[Tensor]) -> None:
     with EXCHANGES.span(flat.device):
         dist.all_reduce(flat)
     pieces = (flat / dist.get_world_size()).split([tensor.numel() for tensor in tensors])
-    for tensor, piece in zip(tensors, pieces, strict=True):
-        tensor.copy_(piece.view(tensor.shape))
+    shaped = [piece.view(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)]
+    torch._foreach_copy_(list(tensors), shaped)
 
 
 class Sharing(NamedTuple):
@@ -116,16 +116,18 @@ class Ownership:
         tensors = [tensor for group in results for tensor in group]
         own = [owner == self.rank for _ in results for owner in self.owners]
         dtype = max((tensor.dtype for tensor in tensors), key=lambda kind: kind.itemsize)
-        parts = [
-            tensor.reshape(-1).to(dtype) if mine else tensor.new_zeros(tensor.numel(), dtype=dtype)
-            for tensor, mine in zip(tensors, own, strict=True)
+        lengths = [tensor.numel() for tensor in tensors]
+        flat = tensors[0].new_zeros(sum(lengths), dtype=dtype)
+        places = [
+            place.view(tensor.shape)
+            for place, tensor in zip(flat.split(lengths), tensors, strict=True)
         ]
-        flat = torch.cat(parts)
+        told = [number for number, mine in enumerate(own) if mine]
+        if told:
+            torch._foreach_copy_([places[i] for i in told], [tensors[i] for i in told])
         with EXCHANGES.span(flat.device):
             dist.all_reduce(flat)
-        pieces = flat.split([tensor.numel() for tensor in tensors])
-        for tensor, piece in zip(tensors, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
+        torch._foreach_copy_(tensors, places)
 
 
 def _assign(costs: Sequence[int], ranks: int) -> list[int]:

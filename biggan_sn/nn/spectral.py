@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from biggan_sn.nn.precision import at_least_fp32, without_autocast
 from biggan_sn.nn.replicas import Ownership
+from biggan_sn.nn.thin_matrices import ThinMatrices
 from biggan_sn.positions import uniform
 
 NEGLIGIBLE = 1e-9  # of sigma_0; far below what fp32 products can tell from zero
@@ -134,13 +135,15 @@ class TopSingularTriplets:
         if mine:
             with without_autocast(shorts[0].device):
                 maps = [at_least_fp32(wide[i]) for i in mine]
-                found = block_lanczos(maps, [self.bases[i] for i in mine], depth)
-            for i, values_here, short, long in zip(mine, *found, strict=True):
-                sigmas[i] = values_here.to(shorts[i].dtype)
-                # Where nothing was found (zero or nan) the next search starts as this one did.
-                found_one = values_here > 0
-                shorts[i] = torch.where(found_one, short, self.bases[i])
-                longs[i] = torch.where(found_one, long, 0.0)[:, :values].contiguous()
+                starts = [self.bases[i] for i in mine]
+                found, new_shorts, new_longs = block_lanczos(maps, starts, depth)
+            # Where nothing was found (zero or nan) the next search starts as this one did.
+            some = found > 0
+            new_shorts = new_shorts.where(some, ThinMatrices.of(starts))
+            new_longs = new_longs.only(some[:, :values])
+            rows = found.to(shorts[0].dtype).unbind()
+            for i, row, short, long in zip(mine, rows, new_shorts, new_longs, strict=True):
+                sigmas[i], shorts[i], longs[i] = row, short, long
         self.ownership.exchange(sigmas, shorts, longs)
         pairs = [
             (long, short[:, :values]) if tall else (short[:, :values], long)
@@ -152,72 +155,67 @@ class TopSingularTriplets:
 
 def block_lanczos(
     matrices: Sequence[Tensor], starts: Sequence[Tensor], depth: int
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+) -> tuple[Tensor, ThinMatrices, ThinMatrices]:
     """One restart cycle. matrices [m, n], starts [m, width], best with m <= n.
 
     Builds an orthonormal basis K of span{W^T U, (W^T W) W^T U, ...} and solves the projected
     problem: the eigenvalues of (W K)^T (W K) are squared Ritz values. With depth 1 that is one
     round of subspace iteration. Returns the values as sigmas [number of matrices, width], largest
-    first, and u [m, width], v [n, width] of each matrix.
+    first, and u [m, width], v [n, width] of each matrix. Apart from two products with each matrix
+    in each round, all matrices share their calls.
     """
-    bases: list[Tensor] = []
-    all_images: list[Tensor] = []
-    images = list(starts)
+    bases: list[ThinMatrices] = []
+    images: list[ThinMatrices] = []
     for _ in range(depth):
-        blocks = [m.mT @ image for m, image in zip(matrices, images, strict=True)]
-        blocks = _orthonormalize(blocks, bases)
-        images = [m @ block for m, block in zip(matrices, blocks, strict=True)]
-        bases = _join(bases, blocks)
-        all_images = _join(all_images, images)
-    grams = torch.stack([_gram(image) for image in all_images])
-    finite = torch.isfinite(grams).all(-1).all(-1)
+        sources = images[-1] if images else starts
+        products = [m.mT @ source for m, source in zip(matrices, sources, strict=True)]
+        bases.append(_orthonormalize(ThinMatrices.of(products), bases))
+        products = [m @ block for m, block in zip(matrices, bases[-1], strict=True)]
+        images.append(ThinMatrices.of(products))
+    all_images = ThinMatrices.beside(images)
+    grams = all_images.gram()
+    finite = _finite(grams)
     squares, rotations = _eigh(grams, finite)
     width = starts[0].shape[1]
     squares, rotations = squares.flip(-1)[:, :width], rotations.flip(-1)[..., :width]
     sigmas = squares.clamp_min(0).sqrt()
-    sigmas = torch.where(sigmas > NEGLIGIBLE * sigmas[:, :1], sigmas, 0.0)
-    inverses = torch.where(sigmas > 0, 1 / sigmas, 0.0)
-    lefts = _times(all_images, rotations * inverses[:, None, :])
-    return torch.where(finite[:, None], sigmas, torch.nan), lefts, _times(bases, rotations)
+    lost = sigmas <= NEGLIGIBLE * sigmas[:, :1]
+    inverses = sigmas.reciprocal().masked_fill(lost, 0.0)
+    sigmas = sigmas.masked_fill(lost, 0.0).masked_fill(~finite[:, None], torch.nan)
+    lefts = all_images.times(rotations * inverses[:, None, :])
+    return sigmas, lefts, ThinMatrices.beside(bases).times(rotations)
 
 
-def _orthonormalize(blocks: list[Tensor], bases: list[Tensor]) -> list[Tensor]:
-    """Each block orthonormal and orthogonal to its basis; lost directions become zero columns.
+def _orthonormalize(blocks: ThinMatrices, bases: Sequence[ThinMatrices]) -> ThinMatrices:
+    """Each block orthonormal and orthogonal to its bases; lost directions become zero columns.
 
     Two passes of Gram-Schmidt ("twice is enough", Kahan and Parlett). In the first, directions
     below rounding go; in the second, those that lose half of their length again were rounding
     noise inside the basis, and would be counted twice.
     """
+    basis = ThinMatrices.beside(bases) if bases else None
     for lost, rescale in ((1e-12, True), (0.25, False)):
-        if bases:
-            blocks = [b - k @ (k.mT @ b) for b, k in zip(blocks, bases, strict=True)]
-        grams = torch.stack([_gram(block) for block in blocks])
-        finite = torch.isfinite(grams).all(-1).all(-1)
-        scales = torch.ones_like(grams[:, 0])
-        if rescale:  # columns of any size, from 1e-30 to 1e30, count alike
-            squares = grams.diagonal(dim1=-2, dim2=-1)
-            scales = torch.where(squares > 1e-60, squares.clamp_min(1e-60).rsqrt(), 0.0)
-        values, vectors = _eigh(grams * scales[:, :, None] * scales[:, None, :], finite)
-        inverses = torch.where(values > lost, values.clamp_min(lost).rsqrt(), 0.0)
-        blocks = _times(blocks, scales[:, :, None] * vectors * inverses[:, None, :])
+        if basis:
+            blocks = blocks.less(basis, basis.dot(blocks))
+        grams = blocks.gram()
+        scales = _scales(grams) if rescale else torch.ones_like(grams[:, 0])
+        grams = grams * (scales[:, :, None] * scales[:, None, :])
+        values, vectors = _eigh(grams, _finite(grams))
+        inverses = values.clamp_min(lost).rsqrt().masked_fill(values <= lost, 0.0)
+        blocks = blocks.times(scales[:, :, None] * vectors * inverses[:, None, :])
     return blocks
 
 
-def _join(wide: list[Tensor], more: list[Tensor]) -> list[Tensor]:
-    """The columns of `more` after those of `wide`, which may not have begun."""
-    pairs = zip(wide, more, strict=True)
-    return [torch.cat(pair, 1) for pair in pairs] if wide else more
+def _scales(grams: Tensor) -> Tensor:
+    """1 / length of each column, [number of matrices, width], so that columns of any size, from
+    1e-30 to 1e30, count alike; 0 for those below."""
+    squares = grams.diagonal(dim1=-2, dim2=-1)
+    return squares.clamp_min(1e-60).rsqrt().masked_fill(squares <= 1e-60, 0.0)
 
 
-def _times(blocks: list[Tensor], rotations: Tensor) -> list[Tensor]:
-    """Each block [n, width] times its small matrix, of [number of blocks, width, columns]."""
-    small = rotations.to(blocks[0].dtype).unbind()
-    return [block @ rotation for block, rotation in zip(blocks, small, strict=True)]
-
-
-def _gram(block: Tensor) -> Tensor:
-    block = block.double()
-    return block.mT @ block
+def _finite(grams: Tensor) -> Tensor:
+    """Whether all numbers of each are finite."""
+    return (0 * grams).sum((-2, -1)) == 0  # nan and inf make it nan
 
 
 def _eigh(grams: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:

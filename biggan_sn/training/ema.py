@@ -29,7 +29,10 @@ class EMA:
         decay = self.decay if step >= self.start else 0.0
         (mine, others), (new, new_others) = _split(self.network), _split(network)
         torch._foreach_lerp_(mine, new, 1.0 - decay)
-        torch._foreach_copy_(others, new_others)
+        for dtype in {buffer.dtype for buffer in others}:  # only those of one type go together
+            pairs = zip(others, new_others, strict=True)
+            same = [pair for pair in pairs if pair[0].dtype == dtype]
+            torch._foreach_copy_([old for old, _ in same], [new for _, new in same])
 
     def settled(self) -> nn.Module:
         """A copy of the average whose sigmas are those of the averaged weights."""
