@@ -7,13 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from biggan_sn.nn.precision import at_least_fp32
-from biggan_sn.nn.replicas import (
-    Sharing,
-    average_over_replicas,
-    share,
-    sum_over_replicas,
-)
+from biggan_sn.nn.normalizing import ALONE, Running, normalize
+from biggan_sn.nn.replicas import Sharing, average_over_replicas, share
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -32,43 +27,50 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     sharing: Mapping[int, Sharing] | None = None
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.sharing is None:
-            return super().forward(input)
-        if len(input) not in self.sharing:
+    def forward(
+        self, input: Tensor, gain: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """With `gain` and `bias` [N, C], one for each image: norm(input) * gain + bias."""
+        self._check_input_dim(input)
+        sharing = self._sharing(len(input)) if self.training else ALONE
+        if gain is None or bias is None:
+            if sharing == ALONE:
+                return super().forward(input)
+            gain, bias = self._affine(input)
+        elif not self.training:
+            gain, bias = gain[:, :, None, None], bias[:, :, None, None]
+            return torch.addcmul(bias, super().forward(input), gain)
+        return normalize(input, gain, bias, self._running(), self.eps, sharing)
+
+    def _sharing(self, images: int) -> Sharing:
+        """How a batch of so many images comes by its statistics."""
+        if self.sharing is None:
+            return ALONE
+        if images not in self.sharing:
             sizes = " or ".join(map(str, self.sharing))
             raise ValueError(
-                f"batch norm over processes: a batch of {len(input)} images, where every process "
+                f"batch norm over processes: a batch of {images} images, where every process "
                 f"must have {sizes}; its statistics would not be those of the whole"
             )
-        parts, group = self.sharing[len(input)]
-        if parts == 1 and group is None:
-            return super().forward(input)
-        x = at_least_fp32(input).unflatten(0, (parts, -1))
-        count = x[0].numel() // x.shape[2] * (dist.get_world_size(group) if group else 1)
-        mean = _sum(x, group) / count
-        centred = x - mean[:, None, :, None, None]
-        variance = _sum(centred.square(), group) / count
-        self._track(mean.detach().mean(0), variance.detach().mean(0) * (count / (count - 1)))
-        scale = (variance + self.eps).rsqrt()
-        normal = (centred * scale[:, None, :, None, None]).flatten(0, 1)
+        return self.sharing[images]
+
+    def _affine(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain and bias [C] of the norm itself; 1 and 0 where it has none."""
         if self.affine:
-            normal = normal * self.weight[:, None, None] + self.bias[:, None, None]
-        return normal.to(input.dtype)
+            return self.weight, self.bias
+        kind = torch.promote_types(input.dtype, torch.float32)
+        one = torch.ones(self.num_features, dtype=kind, device=input.device)
+        return one, torch.zeros_like(one)
 
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Running statistics as torch keeps them."""
+    def _running(self) -> Running:
+        """The running statistics, and the weight of one more batch, as torch counts it."""
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-
-
-def _sum(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """The sum over images and pixels, of every part alone: [parts, n, C, H, W] -> [parts, C]."""
-    here = x.sum((1, 3, 4))
-    return here if group is None else sum_over_replicas(here, group)
+        momentum = self.momentum
+        if momentum is None:  # the mean of all batches
+            momentum = 1.0 / float(self.num_batches_tracked)
+        return Running(self.running_mean, self.running_var, momentum)
 
 
 def share_statistics(network: nn.Module, here: Collection[int], together: int, ranks: int) -> None:
@@ -123,9 +125,7 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = make_map(channels)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        gain = 1 + self.gain(condition)[:, :, None, None]
-        bias = self.bias(condition)[:, :, None, None]
-        return torch.addcmul(bias, self.norm(x), gain)
+        return self.norm(x, 1 + self.gain(condition), self.bias(condition))
 
 
 @contextmanager
