@@ -28,6 +28,7 @@ FREE_TO_CHANGE = (
     "checkpoint",
     "evaluation",
     "logs",
+    "speed",
 )
 
 

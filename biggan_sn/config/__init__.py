@@ -15,6 +15,7 @@ from biggan_sn.config.control import (
     SpectrumConfig,
 )
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
+from biggan_sn.config.speed import SpeedConfig
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -34,6 +35,7 @@ __all__ = [
     "RegularizersConfig",
     "Sigma0Config",
     "SpectrumConfig",
+    "SpeedConfig",
 ]
 
 
@@ -282,6 +284,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
     steps: int = 150_000
     d_steps: int = 2
     batch_size: int = 2048

@@ -95,7 +95,10 @@ def run_trial(world: World, config: Config, index: ShardIndex, folder: Path) -> 
             play.close()
     except torch.OutOfMemoryError as error:
         sides = (f"{side}.microbatch {config.microbatch(side, world.ranks)}" for side in BUILDERS)
-        text = f"out of memory on {world.device} with {' and '.join(sides)}: lower them"
+        text = (
+            f"out of memory on {world.device} with {' and '.join(sides)}: lower them, or say "
+            "speed.recompute '[generator, discriminator]'"
+        )
         raise TrialError(text) from error
     return replace(whole, timings=timings)
 

@@ -28,6 +28,7 @@ from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain_output, rows_of
 from biggan_sn.nn.norm import share_statistics
 from biggan_sn.nn.precision import PRECISIONS, autocast
+from biggan_sn.nn.recomputing import recompute
 from biggan_sn.nn.replicas import plan_sharing
 from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
@@ -127,7 +128,9 @@ def training_latents(config: Config, attempt: int) -> Latents:
     return Latents(config.seed, config.model.z_dim, config.data.num_classes, purpose)
 
 
-def _player(config: Config, side: str, network: nn.Module, world: World) -> Player:
+def _player(config: Config, side: str, network: Generator | Discriminator, world: World) -> Player:
+    if side in config.speed.recompute:
+        recompute(network.blocks)
     return Player(
         network,
         getattr(config, side),

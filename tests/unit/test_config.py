@@ -23,6 +23,7 @@ from biggan_sn.config import (
     RegularizersConfig,
     Sigma0Config,
     SpectrumConfig,
+    SpeedConfig,
 )
 from biggan_sn.config_io import changes, from_dict, to_dict
 
@@ -79,6 +80,7 @@ UNUSUAL = Config(
     checkpoint=CheckpointConfig(10, 5, 1, 0),
     evaluation=EvaluationConfig(7, ("fid", "kid"), 64, "digits", "w.pth", "real", 99),
     logs=LogsConfig(1, 0, 2, 3),
+    speed=SpeedConfig(("discriminator", "generator")),
     steps=11,
     d_steps=3,
     batch_size=32,
@@ -201,6 +203,7 @@ def test_unknown_fields_are_refused(values, name):
         ("logs", "images", -1),
         ("logs", "rows", 0),
         ("logs", "columns", 0),
+        ("speed", "recompute", ["both"]),
         (None, "steps", 0),
         (None, "d_steps", 0),
         (None, "batch_size", -4),
@@ -254,6 +257,7 @@ FREE = {
     *(f"checkpoint.{field.name}" for field in fields(CheckpointConfig)),
     *(f"evaluation.{field.name}" for field in fields(EvaluationConfig)),
     *("logs.every", "logs.images", "logs.rows", "logs.columns"),
+    *(f"speed.{field.name}" for field in fields(SpeedConfig)),
 }
 
 
