@@ -4,7 +4,6 @@ The step is played with tensors that have shapes and no numbers, so that no memo
 needed, whatever the size of the networks.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.forms import operations_in_turn
+from biggan_sn.nn.thin_matrices import layout_of
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
 from biggan_sn.training.player import Player
@@ -86,8 +86,12 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """While open, new tensors have shapes and no numbers."""
-    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    layout_of.cache_clear()  # what it remembers has numbers now, and then none
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        layout_of.cache_clear()
 
 
 def _ready(config: Config) -> tuple[GANStep, Iterator[Batch]]:
@@ -113,7 +117,7 @@ def _saved_per_image(config: Config) -> dict[str, float]:
     grown = {"G": 0, "D": 0}
     for count, sign in ((images, -1), (2 * images, 1)):
         real = Batch(torch.zeros(count, 3, side, side), torch.zeros(count, dtype=torch.int64))
-        grown["D"] += sign * _saved(step.d, lambda real=real: step.judge(step.d.network, real))
+        grown["D"] += sign * _saved(step.d, partial(step.judge, step.d.network, real))
         grown["G"] += sign * _saved(step.g, partial(_fool, step, count))
     return {name: extra / images for name, extra in grown.items()}
 

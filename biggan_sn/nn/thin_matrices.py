@@ -6,6 +6,7 @@ would go to starting them.
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -34,9 +35,9 @@ class Layout(NamedTuple):
 def layout_of(lengths: tuple[int, ...], device: torch.device) -> Layout:
     """That of matrices with so many rows."""
     pieces = tuple(-(-length // ROWS) for length in lengths)
-    counts = torch.tensor((0, *pieces))
-    owner = torch.arange(len(lengths)).repeat_interleave(counts[1:])
-    return Layout(lengths, pieces, owner.to(device), counts.cumsum(0).to(device))
+    owner = torch.tensor([number for number, count in enumerate(pieces) for _ in range(count)])
+    ends = torch.tensor(list(accumulate(pieces, initial=0)))
+    return Layout(lengths, pieces, owner.to(device), ends.to(device))
 
 
 class ThinMatrices:
