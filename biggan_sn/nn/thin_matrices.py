@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS = 128  # of a piece; what a matrix lacks to the next multiple is filled up with zeros
+ROWS = 256  # of a piece; what a matrix lacks to the next multiple is filled up with zeros
 
 
 class Layout(NamedTuple):

@@ -124,6 +124,14 @@ def test_off_diagonal_equals_the_big_matrix(rows, columns, seed):
     torch.testing.assert_close(gradients[0], closed, rtol=1e-9, atol=1e-9)
 
 
+def test_off_diagonal_of_nearly_orthogonal_filters_is_known_in_single_precision():
+    """What remains of two sums a thousand times as large."""
+    torch.manual_seed(0)
+    weight = torch.linalg.qr(torch.randn(900, 400))[0].mT + 1e-3 * torch.randn(400, 900)
+    exact = off_diagonal(weight.double())
+    torch.testing.assert_close(off_diagonal(weight).double(), exact, rtol=1e-3, atol=0)
+
+
 def on(network, name, **target):
     """The regularizer called `name` on a network, of which nothing is known yet."""
     return REGULARIZERS[name].term(network, Spectrum(network, 3), Sigma0Config(**target))

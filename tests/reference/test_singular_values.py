@@ -252,6 +252,20 @@ def test_a_broken_layer_does_not_disturb_its_neighbours(poison):
             assert torch.equal(found.rights[number], expected.rights[number])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_negligible_is_zero(seed):
+    """A matrix of rank two: more values are rounding, or exactly 0 with vectors that are finite."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randint(-3, 4, (20, 2), generator=generator).float()
+    matrix = left @ torch.randint(-3, 4, (2, 30), generator=generator).float()
+    start = basis(20, 8, generator).float()
+    sigmas, (lefts,), (rights,) = block_lanczos([matrix], [start], 3)
+    torch.testing.assert_close(sigmas[0, :2], exact(matrix)[:2], rtol=1e-5, atol=0)
+    assert ((sigmas == 0) | (sigmas > 1e-9 * sigmas[:, :1])).all()
+    assert (sigmas[0, 2:] < 1e-6 * sigmas[0, 0]).all()
+    assert torch.isfinite(lefts).all() and torch.isfinite(rights).all()
+
+
 @pytest.mark.parametrize("shape", [(30, 80), (80, 30)])
 def test_float64_matrices_are_worked_out_in_float64(shape):
     generator = torch.Generator().manual_seed(0)

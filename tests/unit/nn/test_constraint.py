@@ -20,6 +20,7 @@ from tests.unit.nn.networks import (
     held,
     images,
     mixed_network,
+    norm_on,
     shake,
 )
 
@@ -99,6 +100,20 @@ def test_a_plain_copy_computes_the_same(row):
     unconstrain(plain)
     assert plain.state_dict().keys() == mixed_network().state_dict().keys()
     assert torch.equal(plain(images()), network(images()))
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan])
+def test_norms_of_a_weight_without_triplets_keep_their_vectors(value):
+    network = mixed_network()
+    constraint = held(network, "spectral_norm")
+    lost, other = norm_on(network, "0"), norm_on(network, "4")
+    before, others = (lost.u.clone(), lost.v.clone()), (other.u.clone(), other.v.clone())
+    shake(network, 0)
+    raw_weight(network[0]).detach().fill_(value)
+    constraint.after_step()
+    assert torch.equal(lost.u, before[0]) and torch.equal(lost.v, before[1])
+    torch.testing.assert_close(lost.sigma.item(), value, equal_nan=True)
+    assert not torch.equal(other.u, others[0]) and not torch.equal(other.v, others[1])
 
 
 def test_a_restored_spectrum_goes_on_to_the_last_bit():

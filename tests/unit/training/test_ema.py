@@ -84,3 +84,14 @@ def test_generator_is_the_average_with_plain_weights():
     expected = ema.settled().eval()(x)  # laid out otherwise, so it rounds otherwise
     torch.testing.assert_close(ema.generator()(x), expected, rtol=1e-12, atol=1e-12)
     assert not any("parametrizations" in name for name in ema.generator().state_dict())
+
+
+def test_what_is_not_averaged_is_copied_whatever_its_type():
+    layers, constraint = network()
+    ema = EMA(layers, decay=0.5, start=0)
+    disturb(layers, constraint, 0)
+    ema.update(layers, 0)
+    found, expected = dict(ema.network.named_buffers()), dict(layers.named_buffers())
+    for name in found.keys() - {"1.running_mean", "1.running_var"}:
+        assert torch.equal(found[name], expected[name]), name
+    assert len({buffer.dtype for buffer in found.values()}) == 2
