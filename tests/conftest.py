@@ -35,6 +35,8 @@ def _cache_of_its_own(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
+    # Those of Slurm wait for its daemons, on one worker: others go on beside them from the start.
+    items.sort(key=lambda item: "slurm" not in item.path.parts)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -22,6 +22,7 @@ from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.forms import operations_in_turn
+from biggan_sn.nn.norm import share_statistics
 from biggan_sn.nn.thin_matrices import layout_of
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
@@ -78,7 +79,7 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
             params_D=sum(p.numel() for p in step.d.network.parameters()),
             model_flops_per_iter=sum(usual.get(name, 0) for name in NETWORKS),
             hw_flops_per_iter=executed["Global"],
-            saved_bytes_per_image=_saved_per_image(config),
+            saved_bytes_per_image=_saved_per_image(step, config),
             launches_per_iter=launches.count,
         )
 
@@ -109,13 +110,14 @@ def _flops(play: Played, reals: Iterator[Batch]) -> dict[str, int]:
     return {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
 
 
-def _saved_per_image(config: Config) -> dict[str, float]:
+def _saved_per_image(step: GANStep, config: Config) -> dict[str, float]:
     """By the growth with the batch: what is saved of weights does not grow."""
     images = max(config.microbatch(side, 1) for side in BUILDERS)
-    step, _ = _ready(_in_passes(config, images))
+    passes = (images, 2 * images)
+    share_statistics(step.g.network, passes, 0, 1)
     side = config.data.resolution
     grown = {"G": 0, "D": 0}
-    for count, sign in ((images, -1), (2 * images, 1)):
+    for count, sign in zip(passes, (-1, 1), strict=True):
         real = Batch(torch.zeros(count, 3, side, side), torch.zeros(count, dtype=torch.int64))
         grown["D"] += sign * _saved(step.d, partial(step.judge, step.d.network, real))
         grown["G"] += sign * _saved(step.g, partial(_fool, step, count))
@@ -124,16 +126,6 @@ def _saved_per_image(config: Config) -> dict[str, float]:
 
 def _fool(step: GANStep, images: int) -> None:
     step.judge(step.d.network, step.sample(step.g.network, 0, 0, range(images)))
-
-
-def _in_passes(config: Config, images: int) -> Config:
-    """With passes of so many images, and of twice as many."""
-    return replace(
-        config,
-        batch_size=2 * images,
-        generator=replace(config.generator, microbatch=images),
-        discriminator=replace(config.discriminator, microbatch=2 * images),
-    )
 
 
 def _saved(player: Player, work: Callable[[], object]) -> int:
