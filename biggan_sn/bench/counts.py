@@ -89,7 +89,7 @@ def shapes_only() -> Iterator[None]:
     """While open, new tensors have shapes and no numbers."""
     layout_of.cache_clear()  # what it remembers has numbers now, and then none
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), Zeros():
             yield
     finally:
         layout_of.cache_clear()
@@ -142,6 +142,17 @@ def _saved(player: Player, work: Callable[[], object]) -> int:
         work()
     player.network.requires_grad_(False)
     return sum(storage.nbytes() for storage in pieces.values())
+
+
+class Zeros(TorchDispatchMode):
+    """While open, whoever asks for a number is told 0, or no."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return False if args[0].dtype == torch.bool else 0
+        return func(*args, **(kwargs or {}))
 
 
 class Launches(TorchDispatchMode):

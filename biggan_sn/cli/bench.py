@@ -21,13 +21,17 @@ def declare(parser: ArgumentParser) -> None:
         "--mode",
         default="step",
         help="step: whole steps on random images, one line per config; d, g: an update of D or of "
-        "G alone; sample: drawing from the average of G; data: reading and decoding the images of "
-        "--data.path, or some that are made, beside webdataset's own pipeline",
+        "G alone; sample: drawing from the average of G; layers: each convolution beside a "
+        "resampling in all its forms; data: reading and decoding the images of --data.path, or "
+        "some that are made, beside webdataset's own pipeline",
     )
     parser.add_argument(
         "--count-only",
         action="store_true",
         help="time nothing: parameters, FLOPs, bytes and launches of a step, which need no memory",
+    )
+    parser.add_argument(
+        "--table", default="", help="of --mode layers: file for the fastest forms, for speed.forms"
     )
     parser.add_argument("--json", default="", help="file to which the records are written too")
     parser.add_argument(
@@ -62,8 +66,10 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             raise ValueError(f"--{count} must be 1 or more, got {parsed[count]}")
     measure = lookup(MODES, parsed.mode, "mode")
     before = _records(Path(parsed.compare)) if parsed.compare else []
-    if parsed.json and not Path(parsed.json).absolute().parent.is_dir():
-        raise ValueError(f"--json: there is no folder {Path(parsed.json).absolute().parent}")
+    for option in ("json", "table"):
+        folder = Path(parsed[option]).absolute().parent
+        if parsed[option] and not folder.is_dir():
+            raise ValueError(f"--{option}: there is no folder {folder}")
     records = []
     for record in measure(parser, parsed):
         print(json.dumps(record), flush=True)
@@ -137,6 +143,23 @@ def _time(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, An
             yield from records
 
 
+def _race_forms(parser: ArgumentParser, parsed: Namespace) -> Iterator[dict[str, Any]]:
+    config = config_of(parser, parsed)
+    from biggan_sn.bench.layers import table_of, time_layers
+    from biggan_sn.training.build import check
+    from biggan_sn.training.world import joined
+
+    check(config, ranks())
+    records = []
+    with joined(config.timeout) as world:
+        for record in time_layers(config, world.device, world.ranks, parsed.rounds):
+            records.append(record)
+            yield record
+    if parsed.table:
+        text = json.dumps(table_of(records), indent=1) + "\n"
+        write_whole(Path(parsed.table), text.encode())
+
+
 Measure = Callable[[ArgumentParser, Namespace], Iterator[dict[str, Any]]]
 
 MODES: dict[str, Measure] = {
@@ -144,5 +167,6 @@ MODES: dict[str, Measure] = {
     "d": _play,
     "g": _play,
     "sample": _play,
+    "layers": _race_forms,
     "data": _read,
 }

@@ -15,9 +15,12 @@ class SpeedConfig:
         recompute: networks, a list of generator and discriminator, whose residual blocks do not
             keep their activations for the backward pass but compute them again (activation
             checkpointing, Chen et al. 2016): less memory, more time, the same numbers.
+        forms: file that says in which form each convolution beside a resampling is computed, as
+            `bench --mode layers --table` measured it on the machine; empty goes by rules of thumb.
     """
 
     recompute: tuple[str, ...] = ()
+    forms: str = ""
 
     def __post_init__(self) -> None:
         for name in self.recompute:

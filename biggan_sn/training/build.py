@@ -1,6 +1,7 @@
 """From a config to a step of the game that is ready to play."""
 
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from biggan_sn.models.zoo import (
     put_constraints,
 )
 from biggan_sn.nn.constraint import Constraint
+from biggan_sn.nn.forms import choose_forms, read_table
 from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain_output, rows_of
 from biggan_sn.nn.norm import share_statistics
@@ -72,8 +74,9 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
         lookup(METRICS, metric, "metric")
     with torch.device("meta"):
         generator, discriminator = build_generator(config), build_discriminator(config)
-        put_constraints(generator, config, "generator")
-        put_constraints(discriminator, config, "discriminator")
+        for network, side in ((generator, "generator"), (discriminator, "discriminator")):
+            _choose_forms(network, config, side)
+            put_constraints(network, config, side)
         constrain_output(discriminator, config.lipschitz.discriminator)
     networks = (generator, discriminator)
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
@@ -90,6 +93,7 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
     generator, discriminator = build_generator(config), build_discriminator(config)
     for network, side in ((generator, "generator"), (discriminator, "discriminator")):
         _place(network, world)
+        _choose_forms(network, config, side)
         put_constraints(network, config, side)
     average = EMA(generator, config.ema.decay, config.ema.start)  # on its own from here
     for network in (generator, discriminator):
@@ -120,6 +124,11 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         autocast=partial(autocast, world.device.type, config.precision),
         device=world.device,
     )
+
+
+def _choose_forms(network: nn.Module, config: Config, side: str) -> None:
+    if config.speed.forms:
+        choose_forms(network, read_table(Path(config.speed.forms)).get(side, {}))
 
 
 def training_latents(config: Config, attempt: int) -> Latents:

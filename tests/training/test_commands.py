@@ -284,6 +284,41 @@ def test_bench_of_a_part_of_a_step(given, capsys, mode):
     assert record["model_flops_per_iter"] > 0
 
 
+def test_bench_finds_forms_that_a_run_takes(given, tmp_path, capsys):
+    table = tmp_path / "forms.json"
+    arguments = ["bench", "--config", str(given)]
+    layers = ["--mode", "layers", "--rounds", "1", "--table", str(table)]
+    assert main([*arguments, *layers]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {record["network"] for record in records} == {"generator", "discriminator"}
+    for record in records:
+        assert record["fastest"] == min(record["ms"], key=record["ms"].__getitem__)
+    chosen = json.loads(table.read_text())
+    assert chosen["generator"].keys() == {
+        f"blocks.{block}.{layer}" for block in range(3) for layer in ("conv1", "shortcut")
+    }
+    assert chosen["discriminator"]["blocks.0.conv2"] in ("plain", "strided")
+    chosen["generator"] |= {f"blocks.{block}.conv1": "interleaved" for block in range(3)}
+    table.write_text(json.dumps(chosen))
+    counting = [*arguments, "--count-only", "--speed.forms", str(table)]
+    assert main(counting) == 0
+    interleaved = json.loads(capsys.readouterr().out)
+    chosen["generator"] |= {f"blocks.{block}.conv1": "plain" for block in range(3)}
+    table.write_text(json.dumps(chosen))
+    assert main(counting) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["model_flops_per_iter"] == interleaved["model_flops_per_iter"]
+    assert plain["hw_flops_per_iter"] > interleaved["hw_flops_per_iter"]
+    for wrong, line in (
+        ('{"generator": {"blocks.9.conv1": "plain"}}', "there is no layer 'blocks.9.conv1'"),
+        ('{"generator": {"blocks.0.conv1": "plane"}}', "did you mean 'plain'?"),
+        ("[1]", "is no table of forms"),
+    ):
+        table.write_text(wrong)
+        assert main(counting) == 2
+        assert line in capsys.readouterr().err
+
+
 def test_bench_counts_and_compares_with_what_was_counted(given, tmp_path, capsys):
     arguments = ["bench", "--config", str(given), "--count-only"]
     assert main([*arguments, "--json", str(tmp_path / "old.json")]) == 0
