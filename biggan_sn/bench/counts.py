@@ -89,7 +89,7 @@ def shapes_only() -> Iterator[None]:
     """While open, new tensors have shapes and no numbers."""
     layout_of.cache_clear()  # what it remembers has numbers now, and then none
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), Zeros():
+        with FakeTensorMode(allow_non_fake_inputs=True), Zeros():  # type: ignore[no-untyped-call]
             yield
     finally:
         layout_of.cache_clear()
