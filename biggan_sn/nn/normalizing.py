@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from biggan_sn.nn.precision import at_least_fp32, without_autocast
+from biggan_sn.nn.precision import at_least_fp32
 from biggan_sn.nn.replicas import Sharing, sum_over_replicas
 
 ALONE = Sharing(1, None)
@@ -71,8 +71,7 @@ class _Normalize(torch.autograd.Function):
         sharing: Sharing,
     ) -> Tensor:
         forward = _forward_alone if sharing == ALONE else _forward_shared
-        with without_autocast(x.device):
-            out, mean, rstd = forward(x, gain, bias, running, eps, sharing)
+        out, mean, rstd = forward(x, gain, bias, running, eps, sharing)
         ctx.save_for_backward(x, gain, bias, mean, rstd)
         ctx.eps, ctx.sharing = eps, sharing
         return out
@@ -80,14 +79,13 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, bias, mean, rstd = ctx.saved_tensors
-        with without_autocast(x.device):
-            if torch.is_grad_enabled():  # somebody wants derivatives of what is returned here
-                inputs, needed = (x, gain, bias), ctx.needs_input_grad[:3]
-                found = _differentiable(inputs, needed, gradient, ctx.eps, ctx.sharing)
-            elif ctx.sharing == ALONE:
-                found = _backward_alone(gradient, x, gain, bias, mean, rstd, ctx.eps)
-            else:
-                found = _backward_shared(gradient, x, gain, bias, mean, rstd, ctx.sharing)
+        if torch.is_grad_enabled():  # somebody wants derivatives of what is returned here
+            inputs, needed = (x, gain, bias), ctx.needs_input_grad[:3]
+            found = _differentiable(inputs, needed, gradient, ctx.eps, ctx.sharing)
+        elif ctx.sharing == ALONE:
+            found = _backward_alone(gradient, x, gain, bias, mean, rstd, ctx.eps)
+        else:
+            found = _backward_shared(gradient, x, gain, bias, mean, rstd, ctx.sharing)
         return (*found, None, None, None)
 
 

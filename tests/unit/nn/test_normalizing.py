@@ -7,6 +7,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from biggan_sn.nn import normalizing
 from biggan_sn.nn.norm import BatchNorm2d, ConditionalBatchNorm2d, share_statistics
 from biggan_sn.nn.normalizing import Running, normalize
 from biggan_sn.nn.replicas import Sharing
@@ -235,7 +236,17 @@ def _replica(rank, rendezvous, results):
             close(found, with_graph)
             kept = [out.detach(), *found, state.mean, state.variance]
             torch.save(kept, f"{results}/{conditional}{layout}{rank}.pt")
+    x, gain, bias, _ = faint()
+    group = Sharing(1, dist.group.WORLD)
+    rows = slice(4 * rank, 4 * rank + 4)
+    out = normalize(x[rows], gain[rows], bias[rows], running(torch.float32), 1e-5, group)
+    torch.save(out, f"{results}/faint{rank}.pt")
     dist.destroy_process_group()
+
+
+def faint():
+    """In fp32, a variance of which the mean square knows nothing."""
+    return [t.detach().float() for t in inputs(8, mean=3000.0)]
 
 
 def test_two_processes_equal_one_in_two_messages(tmp_path):
@@ -256,3 +267,19 @@ def test_two_processes_equal_one_in_two_messages(tmp_path):
             normalize(*given, alone, EPS)
             for half in halves:
                 close(half[4:], alone[:2])
+    x, gain, bias, _ = faint()
+    wanted = normalize(x.double(), gain.double(), bias.double(), running(), 1e-5)
+    found = torch.cat([torch.load(tmp_path / f"faint{rank}.pt") for rank in (0, 1)])
+    close([found.double()], [wanted], 1e-3)
+
+
+def test_equal_images_have_no_variance_below_zero(monkeypatch):
+    """Sums over 49 processes of one number, divided by 49, are not quite that number."""
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 49)
+    monkeypatch.setattr(normalizing, "sum_over_replicas", lambda x, group: 49 * x)
+    channels = 1e8 + 1e7 * torch.rand(64, generator=torch.Generator().manual_seed(0))
+    x = channels[:, None, None].expand(2, 64, 4, 4).contiguous()
+    state = Running(torch.zeros(64), torch.ones(64), 0.1)
+    gain, bias = torch.ones(64), torch.zeros(64)
+    out = normalize(x, gain, bias, state, EPS, Sharing(1, "all"))
+    assert out.isfinite().all()
