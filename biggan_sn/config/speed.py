@@ -15,9 +15,13 @@ class SpeedConfig:
         recompute: networks, a list of generator and discriminator, whose residual blocks do not
             keep their activations for the backward pass but compute them again (activation
             checkpointing, Chen et al. 2016): less memory, more time, the same numbers.
+        compile: torch.compile for passes through both networks and for R1 and gradient
+            normalization, to rounding: minutes at the start, less time for a step. Samples,
+            scores and looks for signs of collapse go without.
     """
 
     recompute: tuple[str, ...] = ()
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in self.recompute:

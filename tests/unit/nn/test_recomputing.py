@@ -8,6 +8,8 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.parametrizations import spectral_norm
 
+from biggan_sn.nn import compiling
+from biggan_sn.nn.compiling import compile_passes
 from biggan_sn.nn.norm import BatchNorm2d
 from biggan_sn.nn.recomputing import recompute
 from biggan_sn.nn.replicas import Sharing
@@ -116,3 +118,22 @@ def test_a_copy_computes_with_its_own_weights():
     assert torch.equal(twin(images()), (plain(images()), plain(images()))[1])
     assert all(parameter.grad is None for parameter in network.parameters())
     assert list(twin.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["torch's own norm", "shared norm"])
+def test_compiled_blocks_change_their_buffers_once(monkeypatch, parts):
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    plain, again = blocks(parts), blocks(parts)
+    recompute(again)
+    compile_passes(again)
+    for number in range(3):
+        x = (images() + number).requires_grad_()
+        found, wanted = (
+            torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])
+            for net in (again, plain)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    for name, buffer in everything(plain).items():
+        torch.testing.assert_close(again.state_dict()[name], buffer, rtol=1e-10, atol=1e-12)
+    torch._dynamo.reset()
