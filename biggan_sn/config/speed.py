@@ -17,10 +17,14 @@ class SpeedConfig:
             checkpointing, Chen et al. 2016): less memory, more time, the same numbers.
         forms: file that says in which form each convolution beside a resampling is computed, as
             `bench --mode layers --table` measured it on the machine; empty goes by rules of thumb.
+        compile: torch.compile for passes through both networks and for R1 and gradient
+            normalization, to rounding: minutes at the start, less time for a step. Samples,
+            scores and looks for signs of collapse go without.
     """
 
     recompute: tuple[str, ...] = ()
     forms: str = ""
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in self.recompute:

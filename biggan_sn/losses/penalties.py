@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from biggan_sn.nn.lipschitz import Critic
-from biggan_sn.nn.precision import inner_gradient
+from biggan_sn.nn.precision import Critic, inner_gradient
 from biggan_sn.tables import lookup
 
 Penalty = Callable[[Critic, Tensor, Tensor], Tensor | float]  # (critic, real, fake) -> scalar
@@ -16,10 +13,7 @@ Penalty = Callable[[Critic, Tensor, Tensor], Tensor | float]  # (critic, real, f
 def r1(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
     """Half the mean squared norm of D's gradient at real images; its weight is gamma.
     Mescheder et al. 2018, eq. 9."""
-    real = real.detach().requires_grad_(True)
-    # The fused attention kernels have no second derivative; the plain one has.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        gradient = inner_gradient(critic(real), real)
+    _, gradient = inner_gradient(critic, real.detach())
     return gradient.square().flatten(1).sum(1).mean() / 2
 
 

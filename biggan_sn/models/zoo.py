@@ -8,7 +8,7 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 from biggan_sn.nn.layers import initialize
-from biggan_sn.nn.lipschitz import constrain
+from biggan_sn.nn.lipschitz import constrain, constrain_output
 from biggan_sn.tables import lookup
 
 
@@ -78,6 +78,7 @@ def put_constraints(network: Generator | Discriminator, config: Config, side: st
     """
     names = getattr(config.lipschitz, side)
     constrain(network, names, config.lipschitz, CONSTRAINS_EMBEDDINGS[side], network.sides())
+    constrain_output(network, names)
 
 
 BUILDERS: dict[str, Callable[[Config], Generator | Discriminator]] = {

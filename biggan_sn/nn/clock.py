@@ -40,8 +40,8 @@ class Meter:
 
     @contextmanager
     def span(self, device: torch.device) -> Iterator[None]:
-        """Counts what happens within."""
-        if not self.on:
+        """Counts what happens within; not within a compiled pass, which has no time of day."""
+        if torch.compiler.is_compiling() or not self.on:
             yield
             return
         first = mark(device)

@@ -7,11 +7,11 @@ places: on the weight of each layer, which `constrain` parametrizes; around D, w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrizations, parametrize
 
@@ -19,10 +19,8 @@ from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.nn.conv_norm import conv_map
 from biggan_sn.nn.matrices import matrix_layers
 from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm, WeightNorm
-from biggan_sn.nn.precision import inner_gradient
+from biggan_sn.nn.precision import Critic, at_least_fp32, inner_gradient
 from biggan_sn.tables import lookup
-
-Critic = Callable[[Tensor], Tensor]  # D with its labels bound: images [N, C, H, W] -> logits [N]
 
 
 class Lipschitz(NamedTuple):
@@ -93,8 +91,9 @@ def unconstrain(network: nn.Module) -> None:
         module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
 
 
-def constrain_output(discriminator: nn.Module, names: Sequence[str]) -> Callable[[Critic], Critic]:
-    """What the rows called `names` put around `discriminator`: critic -> critic.
+def constrain_output(discriminator: nn.Module, names: Sequence[str]) -> None:
+    """Puts around the logits of `discriminator`, images and labels -> logits, what the rows called
+    `names` say, in place. Copies made later have it too.
 
     Raises:
         ValueError: D has batch norms, whose outputs depend on the other images of a batch, so that
@@ -105,12 +104,17 @@ def constrain_output(discriminator: nn.Module, names: Sequence[str]) -> Callable
     if wraps and norms:
         raise ValueError(f"{next(iter(wraps))}: D must not have batch norms; it has {norms[0]}")
 
-    def wrapped(critic: Critic) -> Critic:
+    def forward(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        def plain(images: Tensor) -> Tensor:
+            return at_least_fp32(type(discriminator).forward(discriminator, images, labels))
+
+        critic: Critic = plain
         for wrap in wraps.values():
             critic = wrap(critic)
-        return critic
+        return critic(images)
 
-    return wrapped
+    if wraps:
+        discriminator.forward = MethodType(forward, discriminator)
 
 
 def _put(layer: nn.Module, parametrization: nn.Module) -> None:
@@ -164,12 +168,7 @@ def gradient_normalization(critic: Critic) -> Critic:
     """
 
     def normalized(images: Tensor) -> Tensor:
-        if not images.requires_grad:
-            images = images.detach().requires_grad_(True)
-        # The fused attention kernels have no second derivative; the plain one has.
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            logits = critic(images)
-            slope = inner_gradient(logits, images)
+        logits, slope = inner_gradient(critic, images)
         # Inside the root: its derivative at 0 is infinite.
         length = (slope.square().sum((1, 2, 3)) + 1e-12).sqrt()
         return logits / (length + logits.abs())

@@ -66,7 +66,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """The running statistics, and the weight of one more batch, as torch counts it."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         momentum = self.momentum
         if momentum is None:  # the mean of all batches
             momentum = 1.0 / float(self.num_batches_tracked)

@@ -54,6 +54,8 @@ def normalize(
     """
     if _count(x, sharing) == 1:
         raise ValueError(f"batch norm: images {[*x.shape]} have one number for each mean")
+    if torch.compiler.is_compiling():  # which derives and joins operations by itself
+        return _composed(x, gain, bias, eps, sharing, running)
     return _Normalize.apply(x, gain, bias, running, eps, sharing)
 
 
@@ -132,8 +134,7 @@ def _forward_shared(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, mean [parts, C] and rstd [parts, C]."""
     mean, variance, count = _statistics(x, sharing)
-    running.mean.lerp_(mean.mean(0), running.momentum)
-    running.variance.lerp_(variance.mean(0) * (count / (count - 1)), running.momentum)
+    _move(running, mean, variance, count)
     rstd = (variance + eps).rsqrt()
     scale = _in_parts(gain, sharing) * rstd[:, None]
     shift = torch.addcmul(_in_parts(bias, sharing), mean[:, None], scale, value=-1)
@@ -183,6 +184,12 @@ def _statistics(x: Tensor, sharing: Sharing) -> tuple[Tensor, Tensor, int]:
     return joined[0], joined[1].clamp_(min=0), count
 
 
+def _move(running: Running, mean: Tensor, variance: Tensor, count: int) -> None:
+    """By the statistics [parts, C] of this batch."""
+    running.mean.lerp_(mean.mean(0), running.momentum)
+    running.variance.lerp_(variance.mean(0) * (count / (count - 1)), running.momentum)
+
+
 def _count(x: Tensor, sharing: Sharing) -> int:
     """How many numbers of x have one mean, over all processes that share it."""
     ranks = 1 if sharing.group is None else dist.get_world_size(sharing.group)
@@ -227,13 +234,22 @@ def _differentiable(
     return d_x, d_gain, d_bias
 
 
-def _composed(x: Tensor, gain: Tensor, bias: Tensor, eps: float, sharing: Sharing) -> Tensor:
-    """What `normalize` returns, operation by operation."""
+def _composed(
+    x: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    eps: float,
+    sharing: Sharing,
+    running: Running | None = None,
+) -> Tensor:
+    """What `normalize` returns, operation by operation; moves `running` if it is given."""
     images = at_least_fp32(x).unflatten(0, (sharing.parts, -1))
     count = _count(x, sharing)
     mean = _sum(images, sharing) / count
     centred = images - _pixels(mean[:, None])
     variance = _sum(centred.square(), sharing) / count
+    if running is not None:
+        _move(running, mean.detach(), variance.detach(), count)
     scale = (variance + eps).rsqrt()[:, None] * _in_parts(gain, sharing)
     out = torch.addcmul(_pixels(_in_parts(bias, sharing)), centred, _pixels(scale))
     return out.flatten(0, 1).to(x.dtype)

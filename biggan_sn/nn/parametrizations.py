@@ -41,15 +41,21 @@ class SpectralNorm(nn.Module):
     sigma: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._divided(weight)
         quotient, sigma = self._quotient(weight)
         return _DivideBySigma.apply(weight, quotient, self.u, self.v, sigma)
+
+    def _divided(self, weight: Tensor) -> Tensor:
+        """The same in words that a compiler derives and joins by itself, which knows neither what
+        was worked out before nor how to write into a gradient."""
+        matrix = as_matrix(weight)
+        along = (matrix * self.u[:, None] * self.v).sum()  # as sigma changes with W; is 0 below
+        return weight / (self.sigma.clamp_min(self.eps) + (along - along.detach()))
 
     def _quotient(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """W / sigma, and sigma: worked out once for all passes between two updates. An optimizer
         need not leave a trace on W; sigma is written to after each of its steps."""
-        if torch.compiler.is_compiling():
-            sigma = self.sigma.clamp_min(self.eps)
-            return weight.detach() / sigma, sigma
         memory = weight.untyped_storage()
         state = (memory._cdata, weight.stride(), weight._version, self.sigma._version)
         known = self._known

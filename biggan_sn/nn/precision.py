@@ -1,12 +1,16 @@
 """Half precision, and what stays out of it."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from biggan_sn.tables import lookup
+
+Critic = Callable[[Tensor], Tensor]  # D with its labels bound: images [N, C, H, W] -> logits [N]
 
 # Inner gradients (of D at an image) pass through half precision once more than a loss does. This
 # much larger they stay above its smallest numbers; a power of two changes no digit of others.
@@ -50,8 +54,22 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def inner_gradient(logits: Tensor, images: Tensor) -> Tensor:
-    """The gradient [N, C, H, W] of each of D's logits [N] at its image, with a graph of its own."""
-    amplified = AMPLIFIED * logits.sum()
-    (gradient,) = torch.autograd.grad(amplified, images, create_graph=True)
-    return gradient / AMPLIFIED
+def inner_gradient(critic: Critic, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits [N] of D at `images`, and the gradient [N, C, H, W] of each at its image; both can
+    be derived again.
+
+    Within torch.compile by way of torch.func: a graph that is compiled has no second derivative,
+    so that both orders have to be in one, and there autograd cannot ask for the first.
+    """
+    # The fused attention kernels have no second derivative; the plain one has.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        if torch.compiler.is_compiling():
+            logits, pull_back, *_ = torch.func.vjp(critic, images)
+            (gradient,) = pull_back(torch.full_like(logits, AMPLIFIED))
+        else:
+            if not images.requires_grad:
+                images = images.detach().requires_grad_(True)
+            logits = critic(images)
+            amplified = AMPLIFIED * logits.sum()
+            (gradient,) = torch.autograd.grad(amplified, images, create_graph=True)
+    return logits, gradient / AMPLIFIED

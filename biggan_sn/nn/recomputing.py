@@ -27,15 +27,22 @@ def recompute(blocks: Iterable[nn.Module]) -> None:
 
 
 def _forward(block: nn.Module, *inputs: Tensor) -> Any:
-    plain = MethodType(type(block).forward, block)
+    forward = type(block).forward
     if not torch.is_grad_enabled():
-        return plain(*inputs)
+        return forward(block, *inputs)
+    if torch.compiler.is_compiling():  # computes again what changes nothing else, and no more
+        return checkpoint(forward, block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         return nullcontext(), _SecondPass(block)
 
     return checkpoint(
-        plain, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        forward,
+        block,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=contexts,
     )
 
 

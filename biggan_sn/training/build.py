@@ -11,7 +11,7 @@ from biggan_sn.config_io import after_rollbacks
 from biggan_sn.evaluation.extractors import EXTRACTORS
 from biggan_sn.evaluation.metrics import METRICS
 from biggan_sn.losses.objectives import OBJECTIVES
-from biggan_sn.losses.penalties import build_penalty
+from biggan_sn.losses.penalties import Penalty, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
 from biggan_sn.losses.regularizers import rows_of as regularizer_rows
 from biggan_sn.models.discriminator import Discriminator
@@ -24,10 +24,11 @@ from biggan_sn.models.zoo import (
     build_generator,
     put_constraints,
 )
+from biggan_sn.nn.compiling import compile_passes, compile_term
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.forms import choose_forms, read_table
 from biggan_sn.nn.layers import lay_out
-from biggan_sn.nn.lipschitz import LIPSCHITZ, constrain_output, rows_of
+from biggan_sn.nn.lipschitz import LIPSCHITZ, rows_of
 from biggan_sn.nn.norm import share_statistics
 from biggan_sn.nn.precision import PRECISIONS, autocast
 from biggan_sn.nn.recomputing import recompute
@@ -77,9 +78,21 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
         for network, side in ((generator, "generator"), (discriminator, "discriminator")):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
-        constrain_output(discriminator, config.lipschitz.discriminator)
+    _check_speed(config)
     networks = (generator, discriminator)
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
+
+
+def _check_speed(config: Config) -> None:
+    """torch.func, by which inner gradients are compiled, knows no checkpoints of activations."""
+    derived_twice = any(config.penalties.values()) or any(
+        row.output for row in rows_of(config.lipschitz.discriminator)
+    )
+    if config.speed.compile and "discriminator" in config.speed.recompute and derived_twice:
+        raise ValueError(
+            "speed: compile and recompute of the discriminator do not go together where a penalty "
+            "or gradient_normalization takes its gradient; give up one of them"
+        )
 
 
 def build(config: Config, world: World, attempt: int = 0) -> GANStep:
@@ -111,10 +124,9 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         d=d,
         g_constraint=g_constraint,
         d_constraint=d_constraint,
-        constrain_output=constrain_output(discriminator, config.lipschitz.discriminator),
         ema=average,
         objective=lookup(OBJECTIVES, config.objective, "objective"),
-        penalty=build_penalty(config.penalties),
+        penalty=_penalty(config),
         penalty_every=config.penalty_every,
         g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
         d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
@@ -140,6 +152,8 @@ def training_latents(config: Config, attempt: int) -> Latents:
 def _player(config: Config, side: str, network: Generator | Discriminator, world: World) -> Player:
     if side in config.speed.recompute:
         recompute(network.blocks)
+    if config.speed.compile:
+        compile_passes(network)
     return Player(
         network,
         getattr(config, side),
@@ -148,6 +162,12 @@ def _player(config: Config, side: str, network: Generator | Discriminator, world
         world,
         scaled=PRECISIONS[config.precision].scaled,
     )
+
+
+def _penalty(config: Config) -> Penalty:
+    """The terms on D's gradient: with it compiled as one, where anything is."""
+    penalty = build_penalty(config.penalties)
+    return compile_term(penalty) if config.speed.compile else penalty
 
 
 def _constraint(

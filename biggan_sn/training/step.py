@@ -12,9 +12,8 @@ from biggan_sn.losses.objectives import Objective
 from biggan_sn.losses.penalties import Penalty
 from biggan_sn.models.latent import Latents
 from biggan_sn.nn.constraint import Constraint
-from biggan_sn.nn.lipschitz import Critic
 from biggan_sn.nn.norm import settle_statistics
-from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.nn.precision import Critic, at_least_fp32
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 
@@ -27,7 +26,6 @@ class GANStep:
     d: Player
     g_constraint: Constraint
     d_constraint: Constraint
-    constrain_output: Callable[[Critic], Critic]
     ema: EMA
     objective: Objective
     penalty: Penalty
@@ -101,8 +99,7 @@ class GANStep:
         images = torch.cat([batch.images for batch in batches])
         labels = torch.cat([batch.labels for batch in batches])
         with self.autocast():
-            critic = self.constrain_output(lambda x: at_least_fp32(discriminator(x, labels)))
-            logits = critic(images)
+            logits = at_least_fp32(discriminator(images, labels))
         return tuple(logits.split([len(batch.labels) for batch in batches]))
 
     def penalize(self, real: Batch, fake: Batch, update: int) -> Tensor | float:

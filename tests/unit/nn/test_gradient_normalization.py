@@ -1,5 +1,7 @@
 """Gradient normalization: its formula, its bound, and where neither value nor slope is."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -26,6 +28,17 @@ def smooth(seed=0):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4, 1)).double()
     return network, lambda x: network(x).squeeze(1)
+
+
+class Labelled(nn.Module):
+    """A critic as D is one: images and labels -> logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, _ = smooth()
+
+    def forward(self, images, labels):
+        return self.layers(images).squeeze(1) * (1 + labels)
 
 
 def points(count=6, seed=3):
@@ -179,11 +192,18 @@ def test_the_gradient_reaches_g_through_a_frozen_critic():
 
 
 def test_bound_wraps_a_critic_where_asked_only():
-    network, critic = smooth()
-    x = points()
-    assert torch.equal(constrain_output(network, ["spectral_norm"])(critic)(x), critic(x))
-    expected = gradient_normalization(critic)(x)
-    assert torch.equal(constrain_output(network, ["gradient_normalization"])(critic)(x), expected)
+    network, x, y = Labelled(), points(), torch.tensor([0, 1, 0, 1, 1, 0])
+    plain = network(x, y)
+    constrain_output(network, ["spectral_norm"])
+    assert torch.equal(network(x, y), plain)
+    constrain_output(network, ["gradient_normalization"])
+    expected = gradient_normalization(lambda x: Labelled.forward(network, x, y))(x)
+    assert torch.equal(network(x, y), expected)
+    assert not torch.equal(expected, plain)
+    copy = deepcopy(network)
+    with torch.no_grad():
+        network.layers[0].weight.zero_()
+    assert torch.equal(copy(x, y), expected)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm])

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from biggan_sn.nn import compiling
+from biggan_sn.nn.compiling import compile_passes
 from biggan_sn.nn.norm import BatchNorm2d
 from biggan_sn.nn.recomputing import recompute
 from biggan_sn.nn.replicas import Sharing
@@ -17,17 +19,17 @@ from tests.unit.nn.networks import assert_same, everything, gaussian
 class Block(nn.Sequential):
     """Everything that changes in a forward pass: statistics, and torch's power iteration."""
 
-    def __init__(self, parts):
+    def __init__(self, parts, constrain):
         norm = BatchNorm2d(4)
         norm.sharing = {6: Sharing(parts, None)}
         super().__init__(
-            spectral_norm(nn.Conv2d(3, 4, 3)), norm, nn.Tanh(), nn.Conv2d(4, 3, 3), nn.Tanh()
+            constrain(nn.Conv2d(3, 4, 3)), norm, nn.Tanh(), nn.Conv2d(4, 3, 3), nn.Tanh()
         )
 
 
-def blocks(parts=1):
+def blocks(parts=1, constrain=spectral_norm):
     torch.manual_seed(0)
-    return nn.Sequential(Block(parts), Block(parts)).double()
+    return nn.Sequential(Block(parts, constrain), Block(parts, constrain)).double()
 
 
 def images():
@@ -116,3 +118,22 @@ def test_a_copy_computes_with_its_own_weights():
     assert torch.equal(twin(images()), (plain(images()), plain(images()))[1])
     assert all(parameter.grad is None for parameter in network.parameters())
     assert list(twin.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["torch's own norm", "shared norm"])
+def test_compiled_blocks_change_their_buffers_once(monkeypatch, parts):
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    plain, again = blocks(parts, weight_norm), blocks(parts, weight_norm)
+    recompute(again)
+    compile_passes(again)
+    for number in range(3):
+        x = (images() + number).requires_grad_()
+        found, wanted = (
+            torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])
+            for net in (again, plain)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    for name, buffer in everything(plain).items():
+        torch.testing.assert_close(again.state_dict()[name], buffer, rtol=1e-10, atol=1e-12)
+    torch._dynamo.reset()
