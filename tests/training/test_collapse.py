@@ -333,7 +333,7 @@ def test_rollbacks_scale_and_change_settings_and_compound(config, tmp_path, sign
     assert found[0] == pytest.approx((1e-3, 1e-3, 0.1))
     assert found[1] == pytest.approx((5e-4, 3e-4, 0.2))
     assert found[2] == pytest.approx((2.5e-4, 3e-4, 0.4))
-    assert rates(trainer) == found[2]
+    assert rates(trainer) == pytest.approx(found[2])
     log = (tmp_path / "log.txt").read_text()
     (first,) = [line for line in (tmp_path / "attempts/1/log.txt").read_text().splitlines()
                 if line.startswith("changed")]  # fmt: skip

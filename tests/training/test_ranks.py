@@ -77,7 +77,9 @@ def test_ranks_hold_one_model_and_it_is_that_of_one_process(
     assert one.keys() == found[0].keys()
     for name in one:
         assert all(torch.equal(found[0][name], other[name]) for other in found), name
-        mine, expected = found[0][name], one[name]
-        if name.endswith((".0.u", ".0.v")):  # (-u, -v) is as good as (u, v)
-            mine, expected = mine.abs(), expected.abs()
-        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-9)
+        mine, expected, atol = found[0][name], one[name], 1e-9
+        if name.endswith((".0.u", ".0.v")):
+            # (-u, -v) is as good as (u, v), and rounding moves them by its size over the gap to the
+            # second singular value, but sigma by the square of that.
+            mine, expected, atol = mine.abs(), expected.abs(), 1e-7
+        torch.testing.assert_close(mine, expected, rtol=0, atol=atol)
