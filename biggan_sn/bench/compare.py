@@ -18,6 +18,7 @@ from biggan_sn.bench.phases import break_down
 from biggan_sn.bench.plays import PLAYS, Played
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
+from biggan_sn.nn.precision import chosen
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
 from biggan_sn.training.environment import describe
@@ -120,7 +121,8 @@ def _record(contender: Contender, first: Contender, world: World, mode: str) -> 
         "speedup_range": [min(ratios), max(ratios)],
         **({"norm_error": [statistics.median(errors), max(errors)]} if errors else {}),
         **_utilization(config, world, mode, seconds),
-        **(_parts(contender, seconds) if mode == "step" else {}),
+        **(_parts(contender) if PLAYS[mode].divided else {}),
+        **(_control(contender, seconds) if mode == "step" else {}),
         **memory,
     }
 
@@ -129,27 +131,31 @@ def _utilization(config: Config, world: World, mode: str, seconds: float) -> dic
     """The counts, and which part of what the device can do they are: MFU by the usual form of the
     networks, HFU by what is executed."""
     counts = asdict(count(config, mode, world.ranks))
-    peak = peak_flops(world.device, config.precision)
+    precision = chosen(config.precision, world.device)
+    peak = peak_flops(world.device, precision)
     return counts | {
+        "precision": precision,
         "peak_flops": peak,
         "mfu": counts["model_flops_per_iter"] / seconds / peak,
         "hfu": counts["hw_flops_per_iter"] / seconds / peak,
     }
 
 
-def _parts(contender: Contender, seconds: float) -> dict[str, Any]:
-    """Milliseconds of one step by phase, and what part of a step the control of spectra takes, in
-    all and by kind."""
+def _parts(contender: Contender) -> dict[str, Any]:
+    """Milliseconds of one step by phase."""
+    play = partial(contender.played, contender.number)
+    phases = break_down(contender.step, play, contender.reals)
+    return {"breakdown_ms": {name: 1e3 * spent for name, spent in phases.items()}}
+
+
+def _control(contender: Contender, seconds: float) -> dict[str, Any]:
+    """What part of a step the control of spectra takes, in all and by kind."""
     step, device = contender.step, contender.step.device
-    phases = break_down(step, partial(step, contender.number), contender.reals)
     cost = cost_of_control(
         step, contender.config, lambda: contender.advance(1), lambda: wait(device)
     )
     shares = {"all": sum(cost.values()), **cost}
-    return {
-        "breakdown_ms": {name: 1e3 * spent for name, spent in phases.items()},
-        "control_share": {name: part / seconds for name, part in shares.items()},
-    }
+    return {"control_share": {name: part / seconds for name, part in shares.items()}}
 
 
 def _memory(device: torch.device) -> Mapping[str, object]:

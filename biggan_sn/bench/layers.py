@@ -14,7 +14,7 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.layers import lay_out
-from biggan_sn.nn.precision import autocast
+from biggan_sn.nn.precision import autocast, chosen
 from biggan_sn.nn.resample import ResamplingConv2d
 
 # Images that a network sees in most passes, in microbatches of its player: D real and fake at once.
@@ -26,6 +26,7 @@ def time_layers(
 ) -> Iterator[dict[str, Any]]:
     """One record per layer: milliseconds of a pass forward and backward in each of its forms, the
     median of interleaved rounds, and the fastest."""
+    precision = chosen(config.precision, device)
     for side, build in BUILDERS.items():
         images = BATCHES[side] * config.microbatch(side, ranks)
         with torch.device("meta"):
@@ -33,7 +34,7 @@ def time_layers(
         for name, layer in network.named_modules():
             if isinstance(layer, ResamplingConv2d):
                 shape = _input_shape(network, name, layer, images)
-                seconds = _race(layer, shape, config.precision, device, rounds)
+                seconds = _race(layer, shape, precision, device, rounds)
                 yield {
                     "network": side,
                     "layer": name,

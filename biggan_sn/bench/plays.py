@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
+from biggan_sn.nn.constraint import Constraint
+from biggan_sn.training.player import Player
 from biggan_sn.training.step import GANStep, Means
 
 Played = Callable[[int, Iterator[Batch]], object]  # (number of the step, real images)
+Term = Callable[[nn.Module], Tensor | float]
 
 
 class Play(NamedTuple):
@@ -19,10 +23,12 @@ class Play(NamedTuple):
         ready: a step -> what is to be repeated.
         images: how many images that is good for, over all processes: real ones that D sees, in a
             whole step or an update of D, or those that G makes.
+        divided: whether it has phases that are worth telling apart.
     """
 
     ready: Callable[[GANStep], Played]
     images: Callable[[Config], int]
+    divided: bool = False
 
 
 def _samples(step: GANStep) -> Played:
@@ -35,8 +41,34 @@ def _samples(step: GANStep) -> Played:
     return draw
 
 
+def _weights(step: GANStep) -> Played:
+    """What a step does with weights, whatever the number of images: terms on them, Adam, spectra
+    and clamps, the average."""
+
+    def update(player: Player, term: Term, constraint: Constraint) -> None:
+        with player.turn():
+            for _ in player.microbatches():
+                loss = player.once(_no_gradient)
+                if isinstance(loss, Tensor):  # in the last round
+                    player.descend(loss, player.once(term))
+        constraint.after_step()
+
+    def move(number: int, reals: Iterator[Batch]) -> object:
+        for _ in range(step.d_steps):
+            update(step.d, step.d_regularizer, step.d_constraint)
+        update(step.g, step.g_regularizer, step.g_constraint)
+        return step.ema.update(step.g.network, number)
+
+    return move
+
+
+def _no_gradient(network: nn.Module) -> Tensor:
+    """A loss whose gradient in all weights is there, and 0."""
+    return 0 * torch.stack([p.flatten()[0] for p in network.parameters() if p.requires_grad]).sum()
+
+
 PLAYS: dict[str, Play] = {
-    "step": Play(lambda step: step, lambda config: config.d_steps * config.batch_size),
+    "step": Play(lambda step: step, lambda config: config.d_steps * config.batch_size, True),
     "d": Play(
         lambda step: lambda number, reals: step.update_discriminator(number, 0, reals, Means()),
         lambda config: config.batch_size,
@@ -45,5 +77,6 @@ PLAYS: dict[str, Play] = {
         lambda step: lambda number, reals: step.update_generator(number, Means()),
         lambda config: config.batch_size,
     ),
+    "weights": Play(_weights, lambda config: config.d_steps * config.batch_size, True),
     "sample": Play(_samples, lambda config: config.batch_size),
 }

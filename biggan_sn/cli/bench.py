@@ -21,7 +21,8 @@ def declare(parser: ArgumentParser) -> None:
         "--mode",
         default="step",
         help="step: whole steps on random images, one line per config; d, g: an update of D or of "
-        "G alone; sample: drawing from the average of G; layers: each convolution beside a "
+        "G alone; weights: what a step does with weights alone (regularizers, Adam, spectra, the "
+        "average); sample: drawing from the average of G; layers: each convolution beside a "
         "resampling in all its forms; data: reading and decoding the images of --data.path, or "
         "some that are made, beside webdataset's own pipeline",
     )
@@ -166,6 +167,7 @@ MODES: dict[str, Measure] = {
     "step": _play,
     "d": _play,
     "g": _play,
+    "weights": _play,
     "sample": _play,
     "layers": _race_forms,
     "data": _read,

@@ -18,7 +18,7 @@ from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorCo
 from biggan_sn.config.speed import SpeedConfig
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 __all__ = [
     "CheckpointConfig",
@@ -261,7 +261,8 @@ class Config:
         d_steps: updates of D per update of G.
         batch_size: images of one update, over all processes and microbatches.
         precision: fp32, bf16 or fp16 (rows of PRECISIONS): by autocast; weights, sums and losses
-            stay fp32. fp16 scales each player's gradients up by a factor of its own.
+            stay fp32. fp16 scales each player's gradients up by a factor of its own. auto is bf16
+            on a GPU that computes with it, else fp32.
         seed: start of all randomness.
         timeout: seconds that one thing may keep the job waiting: another process, images, an
             evaluation, a checkpoint. Then the job ends and says which, instead of hanging.
@@ -288,7 +289,7 @@ class Config:
     steps: int = 150_000
     d_steps: int = 2
     batch_size: int = 2048
-    precision: str = "fp32"
+    precision: str = "auto"
     seed: int = 0
     timeout: float = 600.0
 

@@ -50,6 +50,7 @@ class Loader:
         self.seed = seed
         self.device = device
         self._decoder = Decoder(index, config, seed, device.type == "cuda")
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def close(self) -> None:
         """Ends the threads and closes the shards."""
@@ -60,11 +61,22 @@ class Loader:
     ) -> Iterator[Batch]:
         """The microbatches of `rank` from `position` on, without end."""
         decoded = self._decoder.decoded(position, batch_size, rank, ranks, microbatch)
-        return map(self._on_device, decoded)
+        return map(self._beside if self._stream else self._on_device, decoded)
+
+    def _beside(self, decoded: Decoded) -> Batch:
+        """A batch that a GPU takes in while it works off what it was told before."""
+        assert self._stream is not None
+        with torch.cuda.stream(self._stream):
+            batch = self._on_device(decoded)
+        using = torch.cuda.current_stream(self.device)
+        using.wait_stream(self._stream)
+        for tensor in (batch.images, batch.labels):
+            tensor.record_stream(using)  # its memory is not free before that work is done
+        return batch
 
     def _on_device(self, decoded: Decoded) -> Batch:
-        pixels = decoded.pixels.to(self.device, non_blocking=True)
-        labels = decoded.labels.to(self.device, non_blocking=True)
+        pixels = send(decoded.pixels, self.device)
+        labels = send(decoded.labels, self.device)
         images = normalize(pixels.permute(0, 3, 1, 2))
         return Batch(self._augment(images, decoded.positions), labels)
 
@@ -72,12 +84,20 @@ class Loader:
         """Flip and shift, by numbers that belong to the position."""
         if self.config.flip:
             flips = torch.from_numpy(integers(self.seed, "flip", positions, 1, 2)[:, 0] == 1)
-            flips = flips.to(self.device, non_blocking=True)
+            flips = send(flips, self.device)
             images = torch.where(flips[:, None, None, None], images.flip(3), images)
         if (most := self.config.shift) > 0:
             offsets = integers(self.seed, "shift", positions, 2, 2 * most + 1) - most
-            images = shift(images, torch.from_numpy(offsets).to(self.device, non_blocking=True))
+            images = shift(images, send(torch.from_numpy(offsets), self.device))
         return images
+
+
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on the device. A GPU copies it by itself, from pinned memory: from any other the program
+    would first wait until all work that it was told is done."""
+    if device.type == "cuda":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 def normalize(pixels: Tensor) -> Tensor:

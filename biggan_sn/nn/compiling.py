@@ -15,20 +15,39 @@ BACKEND = "inductor"
 KINDS = 64
 
 
-def compile_passes(network: nn.Module) -> None:
+def compile_passes(network: nn.Module, graphs: bool = False) -> None:
     """Compiles the forward and backward passes of `network`, in place; copies of it are plain. Each
     kind of pass is compiled when it comes for the first time. What is compiled so has no second
-    derivative: torch raises an error."""
+    derivative: torch raises an error.
+
+    Args:
+        network: is compiled as it is when it is called first.
+        graphs: on a GPU, passes are recorded as CUDA graphs and played again from then on. What
+            they return is good until `let_go`.
+    """
     _prepare()
     # Not as one graph by force: DeepSpeed hangs its clocks on the network, which no graph can hold.
-    network.compile(backend=BACKEND, dynamic=False)
+    network.compile(backend=BACKEND, dynamic=False, options=_options(graphs))
 
 
-def compile_term(term: Term) -> Term:
+def compile_term(term: Term, graphs: bool = False) -> Term:
     """`term`, a function of tensors and networks, compiled as one with the networks in it: it may
-    hold derivatives (`inner_gradient`), and be derived once more."""
+    hold derivatives (`inner_gradient`), and be derived once more. `graphs` as in `compile_passes`.
+    """
     _prepare()
-    return cast(Term, torch.compile(term, backend=BACKEND, dynamic=False, fullgraph=True))
+    compiled = torch.compile(
+        term, backend=BACKEND, dynamic=False, fullgraph=True, options=_options(graphs)
+    )
+    return cast(Term, compiled)
+
+
+def let_go() -> None:
+    """What recorded passes returned may be written over from here on."""
+    torch.compiler.cudagraph_mark_step_begin()
+
+
+def _options(graphs: bool) -> dict[str, Any] | None:
+    return {"triton.cudagraphs": True} if graphs else None
 
 
 def _prepare() -> None:

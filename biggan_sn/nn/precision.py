@@ -36,6 +36,18 @@ PRECISIONS: dict[str, Precision] = {
 }
 
 
+AUTO = "auto"
+
+
+def chosen(name: str, device: torch.device) -> str:
+    """`name`, a row of PRECISIONS, or what "auto" is on this device: bf16 on a GPU that computes
+    with it, else fp32."""
+    if name != AUTO:
+        return name
+    halves = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if halves else "fp32"
+
+
 def autocast(device: str, name: str) -> AbstractContextManager[Any]:
     """The region in which networks compute with the precision called `name`."""
     reduced = lookup(PRECISIONS, name, "precision").reduced

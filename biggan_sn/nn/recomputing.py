@@ -26,6 +26,21 @@ def recompute(blocks: Iterable[nn.Module]) -> None:
         block.forward = MethodType(_forward, block)
 
 
+def refuse_compiler(network: nn.Module) -> None:
+    """Compiled blocks compute again with the buffers of that time.
+
+    Raises:
+        ValueError: `network` has a layer that changes in a pass what it computes with.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, _SpectralNorm):
+            layer = name.partition(".parametrizations")[0]
+            raise ValueError(
+                f"speed: compile and recompute do not go together with torch_spectral_norm, which "
+                f"changes {layer} in every pass; use spectral_norm, or give up one of them"
+            )
+
+
 def _forward(block: nn.Module, *inputs: Tensor) -> Any:
     forward = type(block).forward
     if not torch.is_grad_enabled():

@@ -1,5 +1,6 @@
 """From a config to a step of the game that is ready to play."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +25,14 @@ from biggan_sn.models.zoo import (
     build_generator,
     put_constraints,
 )
-from biggan_sn.nn.compiling import compile_passes, compile_term
+from biggan_sn.nn.compiling import compile_passes, compile_term, let_go
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.forms import choose_forms, read_table
 from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import LIPSCHITZ, rows_of
 from biggan_sn.nn.norm import share_statistics
-from biggan_sn.nn.precision import PRECISIONS, autocast
-from biggan_sn.nn.recomputing import recompute
+from biggan_sn.nn.precision import PRECISIONS, autocast, chosen
+from biggan_sn.nn.recomputing import recompute, refuse_compiler
 from biggan_sn.nn.replicas import plan_sharing
 from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
@@ -78,13 +79,21 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
         for network, side in ((generator, "generator"), (discriminator, "discriminator")):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
-    _check_speed(config)
     networks = (generator, discriminator)
+    _check_speed(config, dict(zip(BUILDERS, networks, strict=True)))
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
 
 
-def _check_speed(config: Config) -> None:
-    """torch.func, by which inner gradients are compiled, knows no checkpoints of activations."""
+def _check_speed(config: Config, networks: Mapping[str, nn.Module]) -> None:
+    """What goes alone and not together. torch.func, by which inner gradients are compiled, knows no
+    checkpoints of activations.
+
+    Raises:
+        ValueError: it is asked for together.
+    """
+    if config.speed.compile:
+        for side in config.speed.recompute:
+            refuse_compiler(networks[side])
     derived_twice = any(config.penalties.values()) or any(
         row.output for row in rows_of(config.lipschitz.discriminator)
     )
@@ -133,8 +142,9 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         latents=training_latents(config, attempt),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
-        autocast=partial(autocast, world.device.type, config.precision),
+        autocast=partial(autocast, world.device.type, chosen(config.precision, world.device)),
         device=world.device,
+        let_go=let_go if config.speed.cuda_graphs else None,
     )
 
 
@@ -153,21 +163,22 @@ def _player(config: Config, side: str, network: Generator | Discriminator, world
     if side in config.speed.recompute:
         recompute(network.blocks)
     if config.speed.compile:
-        compile_passes(network)
+        compile_passes(network, config.speed.cuda_graphs)
     return Player(
         network,
         getattr(config, side),
         config.batch_size,
         config.microbatch(side, world.ranks),
         world,
-        scaled=PRECISIONS[config.precision].scaled,
+        scaled=PRECISIONS[chosen(config.precision, world.device)].scaled,
     )
 
 
 def _penalty(config: Config) -> Penalty:
     """The terms on D's gradient: with it compiled as one, where anything is."""
     penalty = build_penalty(config.penalties)
-    return compile_term(penalty) if config.speed.compile else penalty
+    speed = config.speed
+    return compile_term(penalty, speed.cuda_graphs) if speed.compile else penalty
 
 
 def _constraint(

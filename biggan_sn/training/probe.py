@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from biggan_sn.config import Config
-from biggan_sn.data.loader import Batch, Loader, open_dataset
+from biggan_sn.data.loader import Batch, Loader, open_dataset, send
 from biggan_sn.data.shards import ShardError
 from biggan_sn.models.bound import reading
 from biggan_sn.models.discriminator import Discriminator
@@ -142,8 +142,8 @@ class Probe:
     def _pairs(self, positions: range) -> Batch:
         """G's images [n, 3, H, W], two and two of one class."""
         pairs = range(positions.start // 2, positions.stop // 2)
-        z = self._latents.z(positions).to(self._play.device, non_blocking=True)
-        y = self._latents.y(pairs).repeat_interleave(2).to(self._play.device, non_blocking=True)
+        z = send(self._latents.z(positions), self._play.device)
+        y = send(self._latents.y(pairs).repeat_interleave(2), self._play.device)
         size = self._play.g.microbatch
         with self._play.autocast():
             parts = zip(z.split(size), y.split(size), strict=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.data.loader import Batch
+from biggan_sn.data.loader import Batch, send
 from biggan_sn.losses.objectives import Objective
 from biggan_sn.losses.penalties import Penalty
 from biggan_sn.models.latent import Latents
@@ -37,6 +37,7 @@ class GANStep:
     batch_size: int
     autocast: Callable[[], AbstractContextManager[object]]
     device: torch.device
+    let_go: Callable[[], None] | None = None
 
     def __call__(self, step: int, reals: Iterator[Batch]) -> dict[str, Tensor]:
         """`d_steps` updates of D, one of G, then of G's average."""
@@ -51,6 +52,7 @@ class GANStep:
         self, step: int, turn: int, reals: Iterator[Batch], seen: "Means"
     ) -> None:
         """D learns to tell real images from those of G."""
+        self._begin()
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
                 real = next(reals)
@@ -68,6 +70,7 @@ class GANStep:
 
     def update_generator(self, step: int, seen: "Means") -> None:
         """G learns what D takes for real."""
+        self._begin()
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
@@ -80,6 +83,11 @@ class GANStep:
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
 
+    def _begin(self) -> None:
+        """Nothing of the update before is needed any more."""
+        if self.let_go:
+            self.let_go()
+
     def close(self) -> None:
         """Lets go of the networks, where there will be others."""
         self.g.engine.close()
@@ -89,8 +97,8 @@ class GANStep:
         """G's images for this process's `share` of the batch of this turn."""
         first = (step * (self.d_steps + 1) + turn) * self.batch_size
         positions = range(first + share.start, first + share.stop)
-        z = self.latents.z(positions).to(self.device, non_blocking=True)
-        y = self.latents.y(positions).to(self.device, non_blocking=True)
+        z = send(self.latents.z(positions), self.device)
+        y = send(self.latents.y(positions), self.device)
         with self.autocast():
             return Batch(at_least_fp32(generator(z, y)), y)
 

@@ -17,6 +17,7 @@ from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.zoo import BUILDERS
+from biggan_sn.nn.precision import chosen
 from biggan_sn.training.build import build
 from biggan_sn.training.launching import VerdictError
 from biggan_sn.training.logs import Logs
@@ -249,7 +250,7 @@ class Trainer:
             f"{len(self.index)} images of {len(self.index.classes)} classes, "
             f"G {sizes['G']:.2f}M and D {sizes['D']:.2f}M parameters, "
             f"{self.world.ranks} x {self.world.device.type}, {self.world.engine}, "
-            f"{self.config.precision}"
+            f"{chosen(self.config.precision, self.world.device)}"
         )
         for note in self._notes():
             logs.say(note)

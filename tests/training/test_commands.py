@@ -284,6 +284,15 @@ def test_bench_of_a_part_of_a_step(given, capsys, mode):
     assert record["model_flops_per_iter"] > 0
 
 
+def test_bench_of_the_side_of_the_weights(given, capsys):
+    arguments = ["bench", "--config", str(given), "--mode", "weights", "--rounds", "1"]
+    assert main([*arguments, "--steps_per_round", "1"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["model_flops_per_iter"] == 0, "no pass through a network"
+    assert {"Adam", "spectra", "EMA", "terms"} < record["breakdown_ms"].keys()
+    assert not {"G forward", "D step", "data"} & record["breakdown_ms"].keys()
+
+
 def test_bench_finds_forms_that_a_run_takes(given, tmp_path, capsys):
     table = tmp_path / "forms.json"
     arguments = ["bench", "--config", str(given)]

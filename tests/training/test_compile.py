@@ -1,12 +1,13 @@
 """Training with compiled passes: the training without, to rounding."""
 
 from dataclasses import replace
+from itertools import repeat
 
 import pytest
 import torch
 
 from biggan_sn.config import Config, DataConfig, LipschitzConfig, ModelConfig, SpeedConfig
-from biggan_sn.data.loader import Loader, open_dataset
+from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.nn import compiling
 from biggan_sn.training.build import build, check
 from biggan_sn.training.probe import Probe
@@ -70,3 +71,36 @@ def test_no_checkpoints_within_compiled_second_derivatives(change):
     check(replace(config, speed=SpeedConfig(("discriminator",))), 1)
     with pytest.raises(ValueError, match=r"^speed: compile and recompute of the discriminator"):
         check(replace(config, speed=SpeedConfig(("discriminator",), compile=True)), 1)
+
+
+def test_torchs_own_spectral_norm_does_not_go_with_both():
+    lipschitz = LipschitzConfig(discriminator=("torch_spectral_norm",))
+    config = Config(data=DataConfig(resolution=32), model=ModelConfig(z_dim=120), batch_size=8)
+    config = replace(config, lipschitz=lipschitz)
+    check(replace(config, speed=SpeedConfig(compile=True)), 1)
+    check(replace(config, speed=SpeedConfig(("generator",), compile=True)), 1)
+    with pytest.raises(ValueError, match=r"torch_spectral_norm, which changes blocks\.0\.conv1 in"):
+        check(replace(config, speed=SpeedConfig(("discriminator",), compile=True)), 1)
+
+
+def test_recording_needs_a_compiler():
+    with pytest.raises(ValueError, match=r"set speed.compile to true as well"):
+        SpeedConfig(cuda_graphs=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graphs", [False, True])
+def test_compiled_steps_on_a_gpu_are_those_of_plain_passes(small_config, graphs):
+    """Over several steps, since graphs are recorded at the second and played from the third on."""
+    found = []
+    for speed in (SpeedConfig(), SpeedConfig(compile=True, cuda_graphs=graphs)):
+        config = replace(small_config, precision="fp32", speed=speed)
+        step = build(config, World(device=torch.device("cuda")))
+        images = torch.linspace(-1, 1, 4 * 3 * 32 * 32, device="cuda").reshape(4, 3, 32, 32)
+        real = Batch(images[: step.d.microbatch], torch.arange(step.d.microbatch).cuda() % 3)
+        for number in range(5):
+            losses = step(number, repeat(real))
+        found.append([value.cpu() for value in losses.values()])
+        found[-1] += [p.cpu() for p in (*step.g.network.parameters(), *step.d.network.parameters())]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

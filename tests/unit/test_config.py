@@ -80,7 +80,7 @@ UNUSUAL = Config(
     checkpoint=CheckpointConfig(10, 5, 1, 0),
     evaluation=EvaluationConfig(7, ("fid", "kid"), 64, "digits", "w.pth", "real", 99),
     logs=LogsConfig(1, 0, 2, 3),
-    speed=SpeedConfig(("discriminator", "generator"), "forms.json", compile=True),
+    speed=SpeedConfig(("discriminator", "generator"), "forms.json", compile=True, cuda_graphs=True),
     steps=11,
     d_steps=3,
     batch_size=32,

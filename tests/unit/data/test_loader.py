@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from biggan_sn.config import DataConfig
-from biggan_sn.data.loader import Loader, normalize, open_dataset, shift, to_pixels
+from biggan_sn.data.loader import Loader, normalize, open_dataset, send, shift, to_pixels
 from biggan_sn.data.order import Balanced, Shuffled
 from biggan_sn.data.reader import Reader
 from biggan_sn.data.shards import ShardError, save_index
@@ -439,3 +439,41 @@ def test_shard_that_cannot_be_opened(tmp_path, write_shards, encode, pictures):
     reader = Reader(index, SIDE)
     with pytest.raises(ShardError, match=rf"^{tmp_path}/gone/0007.tar: cannot be opened"):
         reader.read_into(9, np.zeros((SIDE, SIDE, 3), np.uint8))
+
+
+@pytest.mark.gpu
+def test_a_gpu_takes_images_in_while_it_computes(index):
+    """They are the images of the CPU, and there before earlier work is done."""
+    wanted = take(index, 3, flip=True, shift=2)
+    device = torch.device("cuda")
+    loader = Loader(index, config(index, flip=True, shift=2), 0, device)
+    batches = loader.batches(0, 12, 0, 1, 12)
+    found = [next(batches)]
+    matrix = torch.randn(8192, 8192, device=device)
+    torch.cuda.synchronize()
+    for _ in range(100):
+        matrix @ matrix
+    done = torch.cuda.Event()
+    done.record()
+    found.append(next(batches))
+    loader._stream.synchronize()
+    assert not done.query(), "the copy waited for the products"
+    found.append(next(batches))
+    loader.close()
+    for one, other in zip(found, wanted[0].split(12), strict=True):
+        torch.testing.assert_close(one.images.cpu(), other)
+    assert torch.equal(torch.cat([batch.labels for batch in found]).cpu(), wanted[1])
+
+
+@pytest.mark.gpu
+def test_sending_does_not_wait_for_the_gpu():
+    matrix = torch.randn(8192, 8192, device="cuda")
+    send(torch.zeros(256, 128), matrix.device)
+    torch.cuda.synchronize()
+    for _ in range(100):
+        matrix @ matrix
+    done = torch.cuda.Event()
+    done.record()
+    sent = send(torch.arange(256), matrix.device)
+    assert not done.query(), "the program waited for the products"
+    assert torch.equal(sent.cpu(), torch.arange(256))

@@ -1,9 +1,12 @@
 """Self-attention against its formula, and the initialisers."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from biggan_sn.nn.layers import ATTENTION, INITIALIZERS, SelfAttention, initialize
 
@@ -49,6 +52,23 @@ def test_attention_keeps_half_precision():
     layer = SelfAttention(16)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(1, 16, 4, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("channels", [192, 96, 128])  # at 64 pixels: G and D of 128 px, a small D
+def test_attention_never_stores_the_map_of_all_pairs(device, channels):
+    """In bf16 and as it stands in the networks, a fused kernel takes it, forward and backward."""
+    layer = SelfAttention(channels).to(device)
+    x = torch.randn(2, channels, 64, 64, device=device).to(memory_format=torch.channels_last)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        with torch.autocast(device, torch.bfloat16):
+            out = layer(x.requires_grad_())
+        out.float().sum().backward()
+    called = {event.key for event in profiled.key_averages() if "dot_product" in event.key}
+    assert not any("math" in name for name in called), called
+    kernels = r"_scaled_dot_product_(fused|flash|efficient|cudnn)_attention"
+    assert any(re.search(kernels + r"(_for_cpu)?$", name) for name in called), called
+    assert any(re.search(kernels + r".*_backward$", name) for name in called), called
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
