@@ -47,9 +47,7 @@ read -r first _ <<< "$BATCHES"
 timed tests python -m pytest -q -m gpu -p no:cacheprovider
 bench layers --mode layers --batch_size "$first" --rounds 5 --table "$OUT/forms.json"
 bench step --batch_size "$first" --rounds 5 --steps_per_round 4 \
-    --against "speed.forms=$OUT/forms.json"
-bench compiled --batch_size "$first" --rounds 3 --steps_per_round 4 --speed.compile true
-bench sample --mode sample --batch_size "$first" --rounds 5
+    --profile "$OUT/step_operations.txt" --against "speed.forms=$OUT/forms.json"
 bench fp32 --batch_size "$first" --rounds 2 --steps_per_round 2 --precision fp32
 if [[ -n ${PEERS:-} ]]; then
     while IFS='=' read -r name command; do
@@ -60,5 +58,11 @@ for batch in $BATCHES; do # until it no longer fits
     [[ $batch == "$first" ]] || bench "step_$batch" --batch_size "$batch" --rounds 2 --steps_per_round 2
 done
 bench px256 --batch_size "$first" --rounds 2 --steps_per_round 2 --data.resolution 256 --model.z_dim 140
+bench weights --mode weights --batch_size "$first" --rounds 5 --steps_per_round 4
+bench sample --mode sample --batch_size "$first" --rounds 5
+# Last: compilers take minutes.
+bench compiled --batch_size "$first" --rounds 3 --steps_per_round 4 --speed.compile true
+bench graphs --batch_size 16 --rounds 3 --steps_per_round 8 --speed.compile true \
+    --against speed.cuda_graphs=true
 echo "gpu_check: records and logs in $OUT"
 exit "$failed"

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity
 
 from biggan_sn.bench.cost import cost_of_control
 from biggan_sn.bench.counts import count
@@ -18,6 +20,7 @@ from biggan_sn.bench.phases import break_down
 from biggan_sn.bench.plays import PLAYS, Played
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
+from biggan_sn.files import write_whole
 from biggan_sn.nn.precision import chosen
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
@@ -68,6 +71,7 @@ def compare(
     steps: int,
     check_norms: bool = False,
     mode: str = "step",
+    profile: Path | None = None,
 ) -> list[dict[str, object]]:
     """Times a step of every config, or what else of it PLAYS has, `rounds` times `steps` of each in
     turn, on random images.
@@ -75,7 +79,8 @@ def compare(
     Rounds alternate, so that what else a machine is doing falls on all alike. Returns one record
     per config; `speedup` is the first one's seconds over its own, the median over the rounds.
     With `check_norms` also `norm_error`: after each round, how far from 1 the norm of any weight
-    was; the median over the rounds, and the most.
+    was; the median over the rounds, and the most. With `profile` the operations of one more round
+    of the first config go to that file, those that took longest above.
     """
     contenders = [_enter(config, world, mode) for config in configs]
     for contender in contenders:
@@ -89,10 +94,24 @@ def compare(
                 world.pulse.at(contender.number, "checking norms")
                 contender.norm_errors.append(worst_norm_error(contender.step))
     environment = describe(world)
+    if profile:
+        write_whole(profile, _profiled(contenders[0], steps).encode())
     return [
         {"mode": mode, **_record(contender, contenders[0], world, mode), **environment}
         for contender in contenders
     ]
+
+
+def _profiled(contender: Contender, steps: int) -> str:
+    """A table of operations, and on a GPU of kernels."""
+    device = contender.step.device
+    activities = [ProfilerActivity.CPU]
+    activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=activities) as profiled:
+        contender.advance(steps)
+        wait(device)
+    longest = f"self_{device.type}_time_total"
+    return str(profiled.key_averages().table(sort_by=longest, row_limit=60))
 
 
 def _enter(config: Config, world: World, mode: str) -> Contender:

@@ -36,6 +36,9 @@ def declare(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--json", default="", help="file to which the records are written too")
     parser.add_argument(
+        "--profile", default="", help="file for a table of the operations of a round, longest first"
+    )
+    parser.add_argument(
         "--compare",
         default="",
         help="file that --json wrote before: print also, for each number there and here, how many "
@@ -67,7 +70,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             raise ValueError(f"--{count} must be 1 or more, got {parsed[count]}")
     measure = lookup(MODES, parsed.mode, "mode")
     before = _records(Path(parsed.compare)) if parsed.compare else []
-    for option in ("json", "table"):
+    for option in ("json", "table", "profile"):
         folder = Path(parsed[option]).absolute().parent
         if parsed[option] and not folder.is_dir():
             raise ValueError(f"--{option}: there is no folder {folder}")
@@ -138,7 +141,13 @@ def _time(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, An
 
     with joined(max(config.timeout for config in configs)) as world:
         records = compare(
-            configs, world, parsed.rounds, parsed.steps_per_round, parsed.check_norms, parsed.mode
+            configs,
+            world,
+            parsed.rounds,
+            parsed.steps_per_round,
+            check_norms=parsed.check_norms,
+            mode=parsed.mode,
+            profile=Path(parsed.profile) if parsed.profile and world.leads else None,
         )
         if world.leads:
             yield from records

@@ -276,10 +276,12 @@ def test_bench_compares_two_configs_in_one_run(given, capsys):
 
 @pytest.mark.parametrize("mode", ["d", "g", "sample"])
 def test_bench_of_a_part_of_a_step(given, capsys, mode):
+    table = given.parent / "operations.txt"
     arguments = ["bench", "--config", str(given), "--mode", mode, "--rounds", "1"]
-    assert main([*arguments, "--steps_per_round", "1"]) == 0
+    assert main([*arguments, "--steps_per_round", "1", "--profile", str(table)]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["mode"] == mode
+    assert "aten::conv2d" in table.read_text()
     assert record["images_per_s"] == pytest.approx(4 / record["sec_per_iter"])
     assert record["model_flops_per_iter"] > 0
 
