@@ -281,7 +281,7 @@ def test_bench_of_a_part_of_a_step(given, capsys, mode):
     assert main([*arguments, "--steps_per_round", "1", "--profile", str(table)]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["mode"] == mode
-    assert "aten::conv2d" in table.read_text()
+    assert "aten::" in table.read_text()
     assert record["images_per_s"] == pytest.approx(4 / record["sec_per_iter"])
     assert record["model_flops_per_iter"] > 0
 
