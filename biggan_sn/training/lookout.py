@@ -22,6 +22,7 @@ from biggan_sn.training.pulse import Pulse, Report, culprits, named
 BEAT = 1.0  # seconds between two reports of a process, in a job of up to MANY
 MANY = 64
 SILENT = 4  # so many beats without a report are silence
+FAREWELL = 5.0  # seconds in which the store has to answer when all is over
 REMEDY = (
     "the run is at its newest checkpoint: start it again with the same command and it goes on "
     "(with RESTARTS=3, launch/node.sh does so by itself)"
@@ -54,16 +55,21 @@ class Lookout:
         self._changed: dict[int, float] = {}  # when each was first seen, or missed
         self._last_words: dict[str, Any] = {}  # of this process, to be sent
         self._words: dict[str, Any] = {}  # of the process that failed first
+        self._speaker: threading.Thread | None = None
         if meeting:
             self._line = meeting.line()
             self._report()
-            threading.Thread(target=self._speak, name="speak", daemon=True).start()
+            self._speaker = threading.Thread(target=self._speak, name="speak", daemon=True)
+            self._speaker.start()
         threading.Thread(target=self._judge, name="judge", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads. Waits for the one that speaks: a process that ends within its call of
+        the store, which is C++, would be aborted."""
         self._over.set()
         self._wake.set()
+        if self._speaker:
+            self._speaker.join(FAREWELL)
 
     def explain(self, error: Exception) -> BaseException:
         """What is to be raised in the place of `error`: itself, or that another process was lost or

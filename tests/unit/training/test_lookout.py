@@ -144,6 +144,36 @@ def test_alone_an_error_is_what_it_is(kind):
     mine.close()
 
 
+def test_the_thread_that_speaks_is_gone_before_its_process_ends(start, monkeypatch):
+    """One within a call of the store at that time would abort it (SIGABRT): C++ that it calls
+    cannot be unwound."""
+    job = start(2, watched=False)
+    slow, report = threading.Event(), Lookout._report
+
+    def slowly(self):
+        report(self)
+        if threading.current_thread() is not threading.main_thread():
+            slow.set()
+            time.sleep(0.5)
+
+    monkeypatch.setattr(Lookout, "_report", slowly)
+    job.look_out(0)
+    assert slow.wait(LONG)
+    job.lookouts[0].close()
+    assert "speak" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up(start, monkeypatch):
+    monkeypatch.setattr(lookout, "FAREWELL", 0.1)
+    job, over = start(2, watched=False), threading.Event()
+    monkeypatch.setattr(Lookout, "_exchange_words", lambda self: over.wait(LONG))
+    job.look_out(0)
+    begin = time.monotonic()
+    job.lookouts[0].close()
+    assert time.monotonic() - begin < LONG / 2
+    over.set()
+
+
 @pytest.mark.parametrize("kind", [ValueError, OSError])
 def test_what_all_find_wrong_is_said_once(start, kind):
     """By whoever comes first; another thing is said as well."""
