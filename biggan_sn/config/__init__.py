@@ -111,7 +111,7 @@ class ModelConfig:
     """The two networks.
 
     Args:
-        name: architecture: sngan, sagan or biggan (rows of ARCHITECTURES).
+        name: architecture: sngan, sagan, biggan or biggan_deep (rows of ARCHITECTURES).
         channels: base width `ch` of both networks.
         generator_attention: resolutions after which G attends to itself.
         discriminator_attention: resolutions after which D attends to itself.

@@ -7,11 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.models.blocks import DiscriminatorBlock
+from biggan_sn.models.blocks import BottleneckDiscriminatorBlock, DiscriminatorBlock
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.conv_norm import conv_map, conv_norm
-
-HALVING = 0.5  # the norm of the 2x2 mean
 
 
 class LipschitzBound(NamedTuple):
@@ -44,16 +42,18 @@ def estimate_bound(network: Discriminator) -> LipschitzBound:
 def compose_bound(network: Discriminator, norms: Mapping[str, float]) -> LipschitzBound:
     """The bound of D that follows from the norms of its convolutions by name.
 
-    ReLU has the constant 1, paths that are added add their constants, all pixels are summed at the
-    end, and a class adds its row to the linear map.
+    What comes one after the other multiplies its constants, all pixels are summed at the end, and a
+    class adds its row to the linear map.
     """
-    total, side = 1.0, network.resolution
+    total, side = norms.get("stem", 1.0), network.resolution
     for i, block in enumerate(network.blocks):
-        assert isinstance(block, DiscriminatorBlock)
-        straight = norms[f"blocks.{i}.conv1"] * norms[f"blocks.{i}.conv2"]
-        total *= straight + norms.get(f"blocks.{i}.shortcut", 1.0)  # else the identity
-        if block.halves:
-            total, side = total * HALVING, side // 2
+        assert isinstance(block, DiscriminatorBlock | BottleneckDiscriminatorBlock)
+        start = f"blocks.{i}."
+        within = {
+            name.removeprefix(start): n for name, n in norms.items() if name.startswith(start)
+        }
+        total *= block.bound(within)
+        side //= 2 if block.halves else 1
     rows: Tensor = network.linear.weight + network.embed.weight
     head = side * float(rows.norm(dim=1).max())  # |sum of side^2 numbers| <= side * their length
     return LipschitzBound({**norms, "head": head}, total * head)

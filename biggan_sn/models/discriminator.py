@@ -5,22 +5,28 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biggan_sn.models.blocks import DiscriminatorBlock
-from biggan_sn.models.plan import Stage
+from biggan_sn.models.blocks import BottleneckDiscriminatorBlock, DiscriminatorBlock
+from biggan_sn.models.plan import IMAGE_CHANNELS, Stage
 from biggan_sn.nn.layers import SelfAttention
 
 
 class Discriminator(nn.Module):
     """D with projection (Miyato and Koyama 2018, eq. 9): linear(h) + <embed(y), h>, where h are
-    the features of the image, summed over all pixels. `wide` blocks are BigGAN's.
+    the features of the image, summed over all pixels. `wide` blocks are BigGAN's; in a `deep` D
+    they are bottlenecks, and a convolution of the image comes first (BigGAN-deep).
     """
 
-    def __init__(self, stages: Sequence[Stage], num_classes: int, wide: bool) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], num_classes: int, wide: bool, deep: bool = False
+    ) -> None:
         super().__init__()
         features = stages[-1].out_channels
         self.resolution = stages[0].resolution * (2 if stages[0].resamples else 1)
+        self.stem = nn.Conv2d(IMAGE_CHANNELS, stages[0].in_channels, 3, padding=1) if deep else None
         self.blocks = nn.ModuleList(
-            DiscriminatorBlock(s, s.out_channels if wide else s.in_channels, first=i == 0)
+            BottleneckDiscriminatorBlock(s)
+            if deep
+            else DiscriminatorBlock(s, s.out_channels if wide else s.in_channels, first=i == 0)
             for i, s in enumerate(stages)
         )
         self.attention = nn.ModuleDict(
@@ -36,7 +42,7 @@ class Discriminator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """x [N, 3, H, W] in [-1, 1] -> [N, C], summed over all pixels."""
-        h = x
+        h = x if self.stem is None else self.stem(x)
         for i, block in enumerate(self.blocks):
             h = block(h)
             if str(i) in self.attention:
@@ -45,10 +51,10 @@ class Discriminator(nn.Module):
 
     def sides(self) -> dict[str, int]:
         """H = W of the images that each convolution sees, by its name."""
-        found: dict[str, int] = {}
+        found = {} if self.stem is None else {"stem": self.resolution}
         side = self.resolution
         for i, block in enumerate(self.blocks):
-            assert isinstance(block, DiscriminatorBlock)
+            assert isinstance(block, DiscriminatorBlock | BottleneckDiscriminatorBlock)
             found |= {f"blocks.{i}.{name}": s for name, s in block.sides(side).items()}
             side //= 2 if block.halves else 1
         return found

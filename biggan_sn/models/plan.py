@@ -1,7 +1,7 @@
 """Resolution and width -> the stages of G and D. Pure arithmetic: no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 IMAGE_CHANNELS = 3
@@ -85,6 +85,54 @@ def discriminator_stages(
         )
         for i, width in enumerate(widths)
     )
+
+
+def deep_generator_stages(
+    resolution: int, channels: int, attention: Sequence[int] = ()
+) -> tuple[Stage, ...]:
+    """The blocks of BigGAN-deep's G: for each one of BigGAN another before it, which changes
+    neither the width nor the resolution.
+
+    Raises:
+        ValueError: attention at a resolution where no block ends.
+    """
+    pairs = (
+        (
+            replace(
+                stage,
+                out_channels=stage.in_channels,
+                resamples=False,
+                resolution=stage.resolution // 2,
+                attention=False,
+            ),
+            stage,
+        )
+        for stage in generator_stages(resolution, channels, attention)
+    )
+    return tuple(stage for pair in pairs for stage in pair)
+
+
+def deep_discriminator_stages(
+    resolution: int, channels: int, attention: Sequence[int] = ()
+) -> tuple[Stage, ...]:
+    """The blocks of BigGAN-deep's D, after a convolution from the image to the first width: two for
+    each change of width, of which the first changes all and attention follows the second.
+
+    Raises:
+        ValueError: attention at a resolution where no block ends.
+    """
+    widths, halvings = DISCRIMINATOR_WIDTHS[resolution]
+    resolutions = [resolution // 2 ** min(i + 1, halvings) for i in range(len(widths) - 1)]
+    _check_attention("discriminator", attention, resolutions)
+    stages = []
+    for i, (before, after) in enumerate(pairwise(widths)):
+        side = resolutions[i]
+        attends = side in attention and resolutions.index(side) == i
+        stages += [
+            Stage(channels * before, channels * after, i < halvings, side, False),
+            Stage(channels * after, channels * after, False, side, attends),
+        ]
+    return tuple(stages)
 
 
 def _check_attention(network: str, attention: Sequence[int], resolutions: list[int]) -> None:

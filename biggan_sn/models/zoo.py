@@ -4,9 +4,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from biggan_sn.config import Config
+from biggan_sn.models.blocks import NARROWING
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
-from biggan_sn.models.plan import discriminator_stages, generator_stages
+from biggan_sn.models.plan import (
+    deep_discriminator_stages,
+    deep_generator_stages,
+    discriminator_stages,
+    generator_stages,
+)
 from biggan_sn.nn.layers import initialize
 from biggan_sn.nn.lipschitz import constrain, constrain_output
 from biggan_sn.tables import lookup
@@ -19,11 +25,13 @@ class Architecture(NamedTuple):
         shared_dim: width of the class embedding that all norms of G share; 0: each has its own.
         hierarchical_z: every block of G gets its part of z.
         wide: D's blocks widen in their first convolution, not in their second.
+        deep: blocks are bottlenecks, two at each resolution, and G gives all of z to each.
     """
 
     shared_dim: int
     hierarchical_z: bool
     wide: bool
+    deep: bool = False
 
 
 def architecture(config: Config) -> Architecture:
@@ -47,9 +55,11 @@ def build_generator(config: Config) -> Generator:
         ValueError: the model section asks for something that cannot be.
     """
     model, row = config.model, architecture(config)
-    stages = generator_stages(config.data.resolution, model.channels, model.generator_attention)
+    _check_width(row, model.channels)
+    stages_of = deep_generator_stages if row.deep else generator_stages
+    stages = stages_of(config.data.resolution, model.channels, model.generator_attention)
     network = Generator(
-        stages, config.data.num_classes, model.z_dim, row.shared_dim, row.hierarchical_z
+        stages, config.data.num_classes, model.z_dim, row.shared_dim, row.hierarchical_z, row.deep
     )
     initialize(network, model.initialization)
     return network
@@ -62,12 +72,20 @@ def build_discriminator(config: Config) -> Discriminator:
         ValueError: the model section asks for something that cannot be.
     """
     model, row = config.model, architecture(config)
-    stages = discriminator_stages(
-        config.data.resolution, model.channels, model.discriminator_attention
-    )
-    network = Discriminator(stages, config.data.num_classes, row.wide)
+    _check_width(row, model.channels)
+    stages_of = deep_discriminator_stages if row.deep else discriminator_stages
+    stages = stages_of(config.data.resolution, model.channels, model.discriminator_attention)
+    network = Discriminator(stages, config.data.num_classes, row.wide, row.deep)
     initialize(network, model.initialization)
     return network
+
+
+def _check_width(row: Architecture, channels: int) -> None:
+    if row.deep and channels < NARROWING:
+        raise ValueError(
+            f"model.channels must be {NARROWING} or more where blocks are bottlenecks of a quarter "
+            f"of the width, got {channels}"
+        )
 
 
 def put_constraints(network: Generator | Discriminator, config: Config, side: str) -> None:
@@ -95,4 +113,5 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sngan": Architecture(shared_dim=0, hierarchical_z=False, wide=False),
     "sagan": Architecture(shared_dim=0, hierarchical_z=False, wide=True),
     "biggan": Architecture(shared_dim=128, hierarchical_z=True, wide=True),
+    "biggan_deep": Architecture(shared_dim=128, hierarchical_z=False, wide=True, deep=True),
 }

@@ -1,6 +1,7 @@
 """The norms of convolutions, and D's Lipschitz bound, against dense matrices and closed forms."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -207,15 +208,14 @@ def test_bound_equals_the_composition_of_dense_norms(wide):
     assert estimate_bound(network).total == pytest.approx(by_hand(network), rel=5e-3)
 
 
-def built():
+def built(name="biggan", channels=2):
     torch.manual_seed(1)
-    config = Config(
-        data=DataConfig(resolution=32, num_classes=3), model=ModelConfig(name="biggan", channels=2)
-    )
+    data = DataConfig(resolution=32, num_classes=3)
+    config = Config(data=data, model=ModelConfig(name=name, channels=channels))
     return build_discriminator(config).double()
 
 
-@pytest.mark.parametrize("make", [small_discriminator, built])
+@pytest.mark.parametrize("make", [small_discriminator, built, partial(built, "biggan_deep", 4)])
 def test_no_pair_of_images_and_no_gradient_exceeds_the_bound(make):
     network = make()
     total = estimate_bound(network).total

@@ -46,3 +46,16 @@ def test_sagan():
 
 def test_sngan():
     assert count(128, name="sngan", channels=64, z_dim=128) == (41_996_931, 30_005_013)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "counts"),
+    [
+        (128, (50_244_484, 34_590_210)),
+        (256, (55_736_708, 38_247_426)),
+        (512, (56_019_780, 38_301_122)),
+    ],
+)
+def test_biggan_deep(resolution, counts):
+    attention = {"generator_attention": (64,), "discriminator_attention": (64,)}
+    assert counts == count(resolution, name="biggan_deep", channels=128, z_dim=128, **attention)

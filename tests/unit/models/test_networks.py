@@ -121,3 +121,61 @@ def test_what_the_config_leaves_open_the_architecture_decides():
     flat = config(name="biggan", hierarchical_z=False)
     assert build_generator(flat).linear.in_features == 8
     assert dataclasses.asdict(flat.model)["shared_dim"] == 6
+
+
+def deep(**model):
+    return config(name="biggan_deep", hierarchical_z=False, **model)
+
+
+def test_a_deep_block_of_g_keeps_the_first_channels():
+    generator = build_generator(
+        dataclasses.replace(deep(), data=DataConfig(resolution=64, num_classes=5))
+    )
+    condition = torch.randn(2, 14)
+    for block, doubled in zip(generator.blocks[2:4], (False, True), strict=True):
+        torch.nn.init.zeros_(block.conv4.weight)
+        x = torch.randn(2, 64, 4, 4)
+        wanted = x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :32] if doubled else x
+        assert torch.equal(block(x, condition), wanted)
+
+
+def test_every_deep_block_of_g_sees_all_of_z_and_the_class():
+    torch.manual_seed(0)
+    generator = build_generator(deep()).eval()
+    torch.nn.init.zeros_(generator.linear.weight)
+    torch.nn.init.ones_(generator.linear.bias)
+    z, y = inputs()
+    z.requires_grad_()
+    images = generator(z, y)
+    (gradient,) = torch.autograd.grad(images.square().sum(), z)
+    assert (gradient != 0).all()
+    assert not torch.allclose(images, generator(z, y.roll(1)))
+    assert all(block.norm3.gain.weight.shape[1] == 8 + 6 for block in generator.blocks)
+
+
+def test_a_deep_block_of_d_adds_the_channels_that_are_missing():
+    discriminator = build_discriminator(
+        dataclasses.replace(deep(), data=DataConfig(resolution=64, num_classes=5))
+    )
+    widens, keeps = discriminator.blocks[:2]
+    for block in (widens, keeps):
+        torch.nn.init.zeros_(block.conv4.weight)
+    x = torch.randn(2, 4, 6, 6)
+    halved = torch.nn.functional.avg_pool2d(x, 2)
+    assert torch.equal(widens(x), torch.cat([halved, widens.shortcut(halved)], 1))
+    x = torch.randn(2, 8, 6, 6)
+    assert keeps.shortcut is None
+    assert torch.equal(keeps(x), x)
+
+
+@pytest.mark.parametrize("model", [{"shared_dim": 0}, {"hierarchical_z": True}])
+def test_a_deep_g_that_cannot_be_is_refused(model):
+    wanted = config(name="biggan_deep", **{"hierarchical_z": False, **model})
+    with pytest.raises(ValueError, match="every block of a deep G sees all of z"):
+        build_generator(wanted)
+
+
+@pytest.mark.parametrize("build", [build_generator, build_discriminator])
+def test_bottlenecks_need_some_width(build):
+    with pytest.raises(ValueError, match=r"model\.channels must be 4 or more"):
+        build(deep(channels=3))
