@@ -15,6 +15,7 @@ from biggan_sn.config.control import (
     SpectrumConfig,
 )
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
+from biggan_sn.config.reporting import EvaluationConfig, LogsConfig
 from biggan_sn.config.speed import SpeedConfig
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
@@ -187,74 +188,24 @@ class EMAConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """How samples are scored, while training and afterwards.
-
-    Args:
-        every: steps between two evaluations of the average of G; 0 switches them off. The
-            checkpoints with the lowest FID are kept.
-        metrics: what is measured: fid, is (Inception score), kid, precision_recall,
-            density_coverage, class_fid (the mean FID of each class for itself), class_accuracy,
-            variety (rows of METRICS). While training fid is among them.
-        samples: number of samples, of all classes alike; the papers have 50 000.
-        extractor: network whose features are compared: inception (the papers'), dinov2_vits14,
-            dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits (rows of EXTRACTORS).
-        weights: file of its weights; empty where they usually are.
-        real: images to compare with: a folder of shards or images, a .npz of images, or one of
-            statistics; empty takes those that are trained on.
-        features: real images of which the features are kept, spread evenly, for all metrics that
-            look at single images; 0 keeps all. FID takes all images, however many are kept.
-    """
-
-    every: int = 0
-    metrics: tuple[str, ...] = ("fid", "is", "kid", "precision_recall", "density_coverage")
-    samples: int = 50_000
-    extractor: str = "inception"
-    weights: str = ""
-    real: str = ""
-    features: int = 10_000
-
-    def __post_init__(self) -> None:
-        require_not_negative("evaluation", self, "every", "features")
-        require(self.samples > 1, f"evaluation.samples must be 2 or more, got {self.samples}")
-        require(bool(self.metrics), "evaluation.metrics is empty: name what is to be measured")
-        require(
-            not self.every or "fid" in self.metrics,
-            "evaluation.metrics: fid must be among them, it ranks the checkpoints of the run",
-        )
-
-
-@dataclass(frozen=True)
-class LogsConfig:
-    """What is written while training.
-
-    Args:
-        every: steps between two lines of scalars.
-        images: steps between two sample grids, and heat-maps if spectra are measured then; 0
-            switches them off.
-        rows: rows of a sample grid; a column is a class.
-        columns: most classes shown in a grid.
-    """
-
-    every: int = 10
-    images: int = 500
-    rows: int = 8
-    columns: int = 10
-
-    def __post_init__(self) -> None:
-        require_positive("logs", self, "every", "rows", "columns")
-        require_not_negative("logs", self, "images")
-
-
-@dataclass(frozen=True)
 class Config:
     """One run. Sections are components; scalars belong to the training loop.
 
     Args:
-        objective: adversarial losses of both sides: hinge, minimax, nonsaturating, lsgan or wgan
-            (rows of OBJECTIVES).
-        penalties: weight of each term on D's input gradient, as in --penalties.r1 10: r1 (rows of
-            PENALTIES).
+        objective: adversarial losses of both sides, a row of OBJECTIVES: hinge, minimax,
+            nonsaturating, lsgan, wgan; f-GAN's by their divergence, fgan_kl, fgan_reverse_kl,
+            fgan_pearson, fgan_squared_hellinger, fgan_jensen_shannon, fgan_total_variation,
+            fgan_gan; relativistic_paired_nonsaturating, relativistic_paired_hinge,
+            relativistic_paired_lsgan, in which real images are judged against fake ones one by
+            one, and relativistic_average_nonsaturating, relativistic_average_hinge,
+            relativistic_average_lsgan, against the mean of them.
+        real_label: what D shall say of real images, where 1 means real and 0 fake: 0.9, say, for
+            one-sided label smoothing. For minimax, nonsaturating and lsgan.
+        fgan_saturating: in an fgan_ objective, G minimises the bound on the divergence that D
+            maximises, and not what Nowozin et al. 2016, section 3.2, put in its place.
+        penalties: weight of each term on the slope of D, as in --penalties.r1 10: r1 and r2 (at
+            real and at fake images), wgan_gp and zero_centred_gp (between them), dragan (near real
+            ones): rows of PENALTIES.
         penalty_every: D updates between two penalised ones; the weight is multiplied by it, so
             its mean effect stays (lazy regularisation, Karras et al. 2020).
         steps: length of the run in updates of G.
@@ -274,6 +225,8 @@ class Config:
     lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
     sigma0: Sigma0Config = field(default_factory=Sigma0Config)
     objective: str = "hinge"
+    real_label: float = 1.0
+    fgan_saturating: bool = False
     penalties: dict[str, float] = field(default_factory=dict)
     penalty_every: int = 1
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
@@ -301,6 +254,10 @@ class Config:
         require(
             self.precision in PRECISIONS,
             f"precision must be one of {PRECISIONS}, got {self.precision!r}",
+        )
+        require(
+            0 < self.real_label <= 1,
+            f"real_label must lie in (0, 1], got {self.real_label}",
         )
         self.generator.check("generator")
         self.discriminator.check("discriminator")

@@ -45,7 +45,8 @@ class CollapseConfig:
         growth: and within some ten looks the layer has grown so many times more than usual.
         heldout_gap: D knows images by heart when this far from what it thinks of training images
             (0) to what it thinks of G's (1) lies what it thinks of held-out ones.
-        d_loss: or when its loss is this part of what it was to a D that cannot tell.
+        d_loss: or when its loss, counted from the lowest there can be, is this part of what it was
+            to a D that cannot tell; of no use where losses know no end (wgan, some of fgan_*).
         diversity: G lost its variety when two of its pictures of a class differ, among D's
             features, by this part of what two training images do.
         fid_rise: the FID turned up when three evaluations found it so many times the best.

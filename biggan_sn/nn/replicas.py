@@ -31,6 +31,15 @@ def sum_over_replicas(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return _SumOverReplicas.apply(x, group)
 
 
+def mean_over_replicas(x: Tensor, ranks: int) -> Tensor:
+    """The mean of a tensor over all processes, of which there are `ranks`; differentiable. Every
+    process must call it."""
+    if ranks == 1:
+        return x
+    assert dist.group.WORLD is not None
+    return sum_over_replicas(x, dist.group.WORLD) / ranks
+
+
 @torch.no_grad()
 def average_over_replicas(tensors: Sequence[Tensor]) -> None:
     """Replaces each tensor by its mean over all processes, in one message. Every process must call

@@ -11,8 +11,8 @@ from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks
 from biggan_sn.evaluation.extractors import EXTRACTORS
 from biggan_sn.evaluation.metrics import METRICS
-from biggan_sn.losses.objectives import OBJECTIVES
-from biggan_sn.losses.penalties import Penalty, build_penalty
+from biggan_sn.losses.objectives import build_objective
+from biggan_sn.losses.penalties import PenaltyOnD, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
 from biggan_sn.losses.regularizers import rows_of as regularizer_rows
 from biggan_sn.models.discriminator import Discriminator
@@ -33,13 +33,14 @@ from biggan_sn.nn.lipschitz import LIPSCHITZ, rows_of
 from biggan_sn.nn.norm import share_statistics
 from biggan_sn.nn.precision import PRECISIONS, autocast, chosen
 from biggan_sn.nn.recomputing import recompute, refuse_compiler
-from biggan_sn.nn.replicas import plan_sharing
+from biggan_sn.nn.replicas import mean_over_replicas, plan_sharing
 from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
 from biggan_sn.tables import lookup
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
+from biggan_sn.training.shown import Shown
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
@@ -69,8 +70,8 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
     for name in config.lipschitz.generator:
         if lookup(LIPSCHITZ, name, "lipschitz constraint").output:
             raise ValueError(f"lipschitz.generator: {name} acts on logits, and G has none")
-    lookup(OBJECTIVES, config.objective, "objective")
     build_penalty(config.penalties)
+    _check_objective(config)
     lookup(EXTRACTORS, config.evaluation.extractor, "extractor")
     for metric in config.evaluation.metrics:
         lookup(METRICS, metric, "metric")
@@ -82,6 +83,23 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
     networks = (generator, discriminator)
     _check_speed(config, dict(zip(BUILDERS, networks, strict=True)))
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
+
+
+def _check_objective(config: Config) -> None:
+    """Without anything that holds D, the loss of one whose objective is a distance between images
+    falls for ever, and that distance is none.
+
+    Raises:
+        ValueError: that is so, or the objective has no such settings.
+    """
+    row = build_objective(config.objective, config.real_label, config.fgan_saturating)
+    terms = (*config.penalties.values(), *config.regularizers.discriminator.values())
+    if row.lipschitz and not any(terms) and not config.lipschitz.discriminator:
+        raise ValueError(
+            f"objective {config.objective}: nothing keeps D Lipschitz, so that its loss has no "
+            "end; put a row in lipschitz.discriminator (weight_clipping, spectral_norm) or in "
+            "penalties (wgan_gp: 10)"
+        )
 
 
 def _check_speed(config: Config, networks: Mapping[str, nn.Module]) -> None:
@@ -127,6 +145,7 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
     g_constraint = _constraint(config, "generator", generator, world)
     d_constraint = _constraint(config, "discriminator", discriminator, world)
     average.update(generator, step=-1)  # with u, v and sigma as they are now
+    shared = partial(mean_over_replicas, ranks=world.ranks)
     g_terms, d_terms = config.regularizers.generator, config.regularizers.discriminator
     return GANStep(
         g=g,
@@ -134,12 +153,16 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         g_constraint=g_constraint,
         d_constraint=d_constraint,
         ema=average,
-        objective=lookup(OBJECTIVES, config.objective, "objective"),
+        objective=build_objective(
+            config.objective, config.real_label, config.fgan_saturating, shared
+        ),
         penalty=_penalty(config),
         penalty_every=config.penalty_every,
         g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
         d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
         latents=training_latents(config, attempt),
+        shared=shared,
+        shown=Shown(world, d.microbatch, g.microbatch),
         d_steps=config.d_steps,
         batch_size=config.batch_size,
         autocast=partial(autocast, world.device.type, chosen(config.precision, world.device)),
@@ -174,11 +197,12 @@ def _player(config: Config, side: str, network: Generator | Discriminator, world
     )
 
 
-def _penalty(config: Config) -> Penalty:
+def _penalty(config: Config) -> PenaltyOnD:
     """The terms on D's gradient: with it compiled as one, where anything is."""
-    penalty = build_penalty(config.penalties)
     speed = config.speed
-    return compile_term(penalty, speed.cuda_graphs) if speed.compile else penalty
+    if not speed.compile:
+        return build_penalty(config.penalties)
+    return build_penalty(config.penalties, partial(compile_term, graphs=speed.cuda_graphs))
 
 
 def _constraint(

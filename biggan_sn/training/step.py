@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from biggan_sn.data.loader import Batch, send
 from biggan_sn.losses.objectives import Objective
-from biggan_sn.losses.penalties import Penalty
+from biggan_sn.losses.penalties import PenaltyOnD, Surroundings
 from biggan_sn.models.latent import Latents
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.norm import settle_statistics
-from biggan_sn.nn.precision import Critic, at_least_fp32
+from biggan_sn.nn.precision import at_least_fp32
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
+from biggan_sn.training.shown import Shown
 
 
 @dataclass
@@ -28,11 +29,13 @@ class GANStep:
     d_constraint: Constraint
     ema: EMA
     objective: Objective
-    penalty: Penalty
+    penalty: PenaltyOnD
     penalty_every: int
     g_regularizer: Callable[[nn.Module], Tensor | float]
     d_regularizer: Callable[[nn.Module], Tensor | float]
     latents: Latents
+    shared: Callable[[Tensor], Tensor]
+    shown: Shown
     d_steps: int
     batch_size: int
     autocast: Callable[[], AbstractContextManager[object]]
@@ -53,14 +56,17 @@ class GANStep:
     ) -> None:
         """D learns to tell real images from those of G."""
         self._begin()
+        self.shown.forget()
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
                 real = next(reals)
+                if self.objective.relative:
+                    self.shown.keep(real)
                 with torch.no_grad():
                     fake = self.sample(self.g.network, step, turn, share)
                 real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
                 d_loss = self.objective.d_loss(real_logits, fake_logits)
-                penalty = self.penalize(real, fake, step * self.d_steps + turn)
+                penalty = self.penalize(real, fake, step, turn, share)
                 regularizer = d.once(self.d_regularizer)
                 d.descend(d_loss + penalty, regularizer)
                 seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
@@ -74,8 +80,11 @@ class GANStep:
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
-                (logits,) = self.judge(self.d.network, fake)
-                g_loss = self.objective.g_loss(logits)
+                logits = self.judge(self.d.network, fake)
+                if self.objective.relative:
+                    with torch.no_grad():
+                        logits += self.judge(self.d.network, self.shown.at(share))
+                g_loss = self.objective.g_loss(*logits)
                 regularizer = g.once(self.g_regularizer)
                 g.descend(g_loss, regularizer)
                 seen.add(g_loss=g_loss, g_regularizer=regularizer)
@@ -95,12 +104,16 @@ class GANStep:
 
     def sample(self, generator: nn.Module, step: int, turn: int, share: range) -> Batch:
         """G's images for this process's `share` of the batch of this turn."""
-        first = (step * (self.d_steps + 1) + turn) * self.batch_size
-        positions = range(first + share.start, first + share.stop)
+        positions = self.positions(step, turn, share)
         z = send(self.latents.z(positions), self.device)
         y = send(self.latents.y(positions), self.device)
         with self.autocast():
             return Batch(at_least_fp32(generator(z, y)), y)
+
+    def positions(self, step: int, turn: int, share: range) -> range:
+        """Where the random numbers for this process's `share` of a turn are."""
+        first = (step * (self.d_steps + 1) + turn) * self.batch_size
+        return range(first + share.start, first + share.stop)
 
     def judge(self, discriminator: nn.Module, *batches: Batch) -> tuple[Tensor, ...]:
         """D's logits [N], fp32, of each batch, from one forward pass over all of them."""
@@ -110,15 +123,20 @@ class GANStep:
             logits = at_least_fp32(discriminator(images, labels))
         return tuple(logits.split([len(batch.labels) for batch in batches]))
 
-    def penalize(self, real: Batch, fake: Batch, update: int) -> Tensor | float:
+    def penalize(
+        self, real: Batch, fake: Batch, step: int, turn: int, share: range
+    ) -> Tensor | float:
         """The penalties on D, at every `penalty_every`-th of its updates and that much stronger."""
-        if update % self.penalty_every:
+        if (step * self.d_steps + turn) % self.penalty_every:
             return 0.0
-        return self.penalty_every * self.penalty(self.critic(real), real.images, fake.images)
+        positions = self.positions(step, turn, share)
+        seed, purpose = self.latents.seed, self.latents.purpose
+        around = Surroundings(seed, purpose, positions, self.shared)
+        return self.penalty_every * self.penalty(self.criticise, real, fake, around)
 
-    def critic(self, batch: Batch) -> Critic:
-        """D with the labels of `batch` bound, inside its constraint: images -> logits."""
-        return lambda images: self.judge(self.d.network, Batch(images, batch.labels))[0]
+    def criticise(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The logits of D, inside its constraint, in passes that are derived twice."""
+        return self.judge(self.d.network, Batch(images, labels))[0]
 
 
 class Means:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from biggan_sn.collapse.detector import Alarm, Detector
 from biggan_sn.collapse.signs import Look
 from biggan_sn.config import Config
+from biggan_sn.losses.objectives import build_objective
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.monitor import Measured, on_device, on_host
 from biggan_sn.training.probe import Probe, conclude
@@ -67,7 +68,9 @@ class Watch:
         self._networks = {"G": play.g.network, "D": play.d.network}
         self._ranks = world.ranks
         nothing = torch.zeros(1)
-        self._undecided = float(play.objective.d_loss(nothing, nothing))
+        objective = build_objective(config.objective, config.real_label)  # means of one process
+        self._least = objective.least
+        self._undecided = float(objective.d_loss(nothing, nothing)) - self._least
 
     def due(self, step: int) -> bool:
         """Whether there is a look at this step. Not at the last step of a run for being the last:
@@ -117,8 +120,8 @@ class Watch:
     def judge(self, seen: Seen) -> list[Alarm]:
         """What is alarming in a look."""
         scalars = dict(seen.probed)
-        if self._undecided > 0:
-            scalars["d_doubt"] = seen.losses["d_loss"] / self._undecided
+        if math.isfinite(self._least):
+            scalars["d_doubt"] = (seen.losses["d_loss"] - self._least) / self._undecided
         return self.detector.observe(Look(seen.step, scalars, seen.weights.sizes()))
 
     def judge_score(self, step: int, fid: float) -> list[Alarm]:

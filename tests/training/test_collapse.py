@@ -20,6 +20,7 @@ from biggan_sn.config import (
     LogsConfig,
     MonitorConfig,
 )
+from biggan_sn.data.loader import Batch
 from biggan_sn.data.shards import ShardError, build_index, load_index, save_index
 from biggan_sn.evaluation.metrics import METRICS, Metric
 from biggan_sn.losses.penalties import build_penalty
@@ -306,13 +307,9 @@ def rates(trainer):
     play = trainer.play
     (g,), (d,) = (side.optimizer.param_groups for side in (play.g, play.d))
     images = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
-    labels = torch.tensor([0, 1])
-
-    def critic(x):
-        return play.d.network(x, labels)
-
-    plain = build_penalty({"r1": 1.0})(critic, images, images)
-    strength = play.penalty(critic, images, images) / plain
+    real = Batch(images, torch.tensor([0, 1]))
+    plain = build_penalty({"r1": 1.0})(play.criticise, real, real, None)
+    strength = play.penalty(play.criticise, real, real, None) / plain
     return g["lr"], d["lr"], strength.item()
 
 

@@ -108,15 +108,23 @@ def test_sigmas_follow_the_weights(small_config):
                 assert abs(buffer.norm() - 1) < 1e-5, name
 
 
-def test_penalty_is_lazy_and_as_strong(small_config):
-    config = replace(whole(small_config), penalty_every=3)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalty_is_lazy_and_as_strong(small_config, name):
+    config = replace(whole(small_config), penalties={name: 0.7}, penalty_every=3)
     step, reals = ready(config)
+    once = build(replace(config, penalty_every=1), World())
     real = next(reals)
-    every = [step.penalize(real, real, update) for update in range(4)]
-    assert every[1] == every[2] == 0
-    once = build(replace(config, penalty_every=1), World()).penalize(real, real, 1)
-    torch.testing.assert_close(every[0], 3 * once)
-    torch.testing.assert_close(every[3], every[0])
+    for number in range(2):  # of two turns each
+        for turn in range(2):
+            fake = step.sample(step.g.network, number, turn, range(4))
+            lazy = step.penalize(real, fake, number, turn, range(4))
+            if 2 * number + turn in {0, 3}:
+                torch.testing.assert_close(
+                    lazy, 3 * once.penalize(real, fake, number, turn, range(4))
+                )
+                assert lazy > 0
+            else:
+                assert lazy == 0
 
 
 def test_what_is_logged_is_the_mean_over_the_step(small_config):
@@ -187,7 +195,8 @@ def test_bf16_computes_near_fp32_and_keeps_weights_and_logits_in_it(small_config
         fake = step.sample(step.g.network, 0, 0, range(4))
         logits = step.judge(step.d.network, real, fake)
         assert all(part.dtype == torch.float32 for part in (*logits, fake.images))
-        losses[precision] = step.objective.d_loss(*logits) + step.penalize(real, fake, 0)
+        losses[precision] = step.objective.d_loss(*logits)
+        losses[precision] += step.penalize(real, fake, 0, 0, range(4))
         step(0, reals)
         tensors = [*step.g.network.parameters(), *step.d.network.parameters()]
         assert all(t.dtype == torch.float32 and torch.isfinite(t).all() for t in tensors)
