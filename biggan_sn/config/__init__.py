@@ -15,6 +15,7 @@ from biggan_sn.config.control import (
     SpectrumConfig,
 )
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
+from biggan_sn.config.matching import FeatureMatchingConfig
 from biggan_sn.config.speed import SpeedConfig
 
 RESOLUTIONS = (32, 64, 128, 256, 512)
@@ -27,6 +28,7 @@ __all__ = [
     "DataConfig",
     "EMAConfig",
     "EvaluationConfig",
+    "FeatureMatchingConfig",
     "LipschitzConfig",
     "LogsConfig",
     "ModelConfig",
@@ -277,6 +279,7 @@ class Config:
     penalties: dict[str, float] = field(default_factory=dict)
     penalty_every: int = 1
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
+    feature_matching: FeatureMatchingConfig = field(default_factory=FeatureMatchingConfig)
     generator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=5e-5))
     discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
     ema: EMAConfig = field(default_factory=EMAConfig)

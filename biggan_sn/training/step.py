@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from biggan_sn.data.loader import Batch, send
+from biggan_sn.losses.feature_matching import FeatureMatching, Features
 from biggan_sn.losses.objectives import Objective
 from biggan_sn.losses.penalties import Penalty
 from biggan_sn.models.latent import Latents
@@ -32,12 +33,14 @@ class GANStep:
     penalty_every: int
     g_regularizer: Callable[[nn.Module], Tensor | float]
     d_regularizer: Callable[[nn.Module], Tensor | float]
+    matching: FeatureMatching
     latents: Latents
     d_steps: int
     batch_size: int
     autocast: Callable[[], AbstractContextManager[object]]
     device: torch.device
     let_go: Callable[[], None] | None = None
+    _reals: list[Batch] = field(default_factory=list, init=False)  # of D's last turn
 
     def __call__(self, step: int, reals: Iterator[Batch]) -> dict[str, Tensor]:
         """`d_steps` updates of D, one of G, then of G's average."""
@@ -53,9 +56,12 @@ class GANStep:
     ) -> None:
         """D learns to tell real images from those of G."""
         self._begin()
+        self._reals = []
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
                 real = next(reals)
+                if self.matching.layers:
+                    self._reals.append(real)
                 with torch.no_grad():
                     fake = self.sample(self.g.network, step, turn, share)
                 real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
@@ -71,14 +77,17 @@ class GANStep:
     def update_generator(self, step: int, seen: "Means") -> None:
         """G learns what D takes for real."""
         self._begin()
+        wanted = self.real_features()
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
-                (logits,) = self.judge(self.d.network, fake)
+                with self.matching.watching(self.d.network) as (d, features):
+                    (logits,) = self.judge(d, fake)
                 g_loss = self.objective.g_loss(logits)
+                matching = self.matching.loss(features, wanted)
                 regularizer = g.once(self.g_regularizer)
-                g.descend(g_loss, regularizer)
-                seen.add(g_loss=g_loss, g_regularizer=regularizer)
+                g.descend(self.matching.joined(g_loss, matching), regularizer)
+                seen.add(g_loss=g_loss, g_matching=matching, g_regularizer=regularizer)
         seen.add(g_scale=self.g.scale.shown(self.device))
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
@@ -102,7 +111,17 @@ class GANStep:
         with self.autocast():
             return Batch(at_least_fp32(generator(z, y)), y)
 
-    def judge(self, discriminator: nn.Module, *batches: Batch) -> tuple[Tensor, ...]:
+    @torch.no_grad()
+    def real_features(self) -> list[Features]:
+        """Means of D's features of the real images of its last turn, pass by pass."""
+        found = []
+        for real in self._reals:
+            with self.matching.watching(self.d.network) as (d, features):
+                self.judge(d, real)
+            found.append(self.matching.means(features))
+        return found
+
+    def judge(self, discriminator: Callable[..., Tensor], *batches: Batch) -> tuple[Tensor, ...]:
         """D's logits [N], fp32, of each batch, from one forward pass over all of them."""
         images = torch.cat([batch.images for batch in batches])
         labels = torch.cat([batch.labels for batch in batches])
