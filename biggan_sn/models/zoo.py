@@ -9,6 +9,7 @@ from biggan_sn.models.generator import Generator
 from biggan_sn.models.plan import discriminator_stages, generator_stages
 from biggan_sn.nn.layers import initialize
 from biggan_sn.nn.lipschitz import constrain, constrain_output
+from biggan_sn.nn.minibatch import MINIBATCH_LAYERS
 from biggan_sn.tables import lookup
 
 
@@ -65,7 +66,8 @@ def build_discriminator(config: Config) -> Discriminator:
     stages = discriminator_stages(
         config.data.resolution, model.channels, model.discriminator_attention
     )
-    network = Discriminator(stages, config.data.num_classes, row.wide)
+    make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")
+    network = Discriminator(stages, config.data.num_classes, row.wide, make_minibatch)
     initialize(network, model.initialization)
     return network
 

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from biggan_sn.nn.minibatch import MinibatchLayer
 from biggan_sn.nn.normalizing import ALONE, Running, normalize
 from biggan_sn.nn.replicas import Sharing, average_over_replicas, share
 
@@ -74,11 +75,12 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def share_statistics(network: nn.Module, here: Collection[int], together: int, ranks: int) -> None:
-    """Joins the statistics of all batch norms of `network` over processes, in training. Every
-    process must call it. Copies made before go on alone, as one process that draws samples must.
+    """Joins the statistics of all batch norms and minibatch layers of `network` over processes, in
+    training. Every process must call it. Copies made before go on alone, as one process that draws
+    samples must.
 
     Args:
-        network: its batch norms that are `BatchNorm2d`.
+        network: its layers that are `BatchNorm2d` or `MinibatchLayer`.
         here: the sizes of batch that each process will have.
         together: images whose statistics are one; 0 takes all that processes have in one pass.
         ranks: number of processes.
@@ -86,10 +88,11 @@ def share_statistics(network: nn.Module, here: Collection[int], together: int, r
     Raises:
         ValueError: see `plan_sharing`.
     """
-    if norms := _batch_norms(network):  # groups of processes are not for nothing
+    layers = [m for m in network.modules() if isinstance(m, BatchNorm2d | MinibatchLayer)]
+    if layers:  # groups of processes are not for nothing
         sharing = {n: share(n, together or n * ranks, ranks) for n in sorted(set(here))}
-        for norm in norms:
-            norm.sharing = sharing
+        for layer in layers:
+            layer.sharing = sharing
 
 
 def settle_statistics(network: nn.Module) -> None:

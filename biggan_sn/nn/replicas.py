@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from biggan_sn.nn.clock import EXCHANGES
 
@@ -29,6 +30,14 @@ class _SumOverReplicas(torch.autograd.Function):
 def sum_over_replicas(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Differentiable all-reduce; every process of the group gets the sum."""
     return _SumOverReplicas.apply(x, group)
+
+
+def gather_over_replicas(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The rows of all processes of the group, one after the other: [n, C] -> [N, C], n alike on
+    all. Differentiable; every process must call it."""
+    ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+    before, after = rank * len(x), (ranks - 1 - rank) * len(x)
+    return sum_over_replicas(F.pad(x, (0, 0, before, after)), group)
 
 
 @torch.no_grad()

@@ -125,9 +125,10 @@ class GANStep:
         """D's logits [N], fp32, of each batch, from one forward pass over all of them."""
         images = torch.cat([batch.images for batch in batches])
         labels = torch.cat([batch.labels for batch in batches])
+        sizes = [len(batch.labels) for batch in batches]
         with self.autocast():
-            logits = at_least_fp32(discriminator(images, labels))
-        return tuple(logits.split([len(batch.labels) for batch in batches]))
+            logits = at_least_fp32(discriminator(images, labels, sizes))
+        return tuple(logits.split(sizes))
 
     def penalize(self, real: Batch, fake: Batch, update: int) -> Tensor | float:
         """The penalties on D, at every `penalty_every`-th of its updates and that much stronger."""

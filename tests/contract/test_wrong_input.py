@@ -281,6 +281,14 @@ LATE = {
         "--feature_matching.layers", "[blocks.9]", names="no layer 'blocks.9'; it has blocks.0"
     ),
     "architecture": train("--model.name", "bigan", names="'biggan'"),
+    "minibatch layer": train("--model.minibatch_layer", "stdev", names="'stddev'"),
+    "gradient normalization of images that meet": train(
+        "--model.minibatch_layer",
+        "stddev",
+        "--lipschitz.discriminator",
+        "[gradient_normalization]",
+        names="must not have batch norms or a minibatch layer",
+    ),
     "penalty": train("--penalties", "{r9: 1}", names="'r9'"),
     "regularizer": train("--regularizers.generator", "{ortho: 1}", names="'orthogonal'"),
     "constraint": train("--lipschitz.generator", "[spectral]", names="'spectral_norm'"),

@@ -50,7 +50,7 @@ UNUSUAL = Config(
         prefetch=1,
         heldout="else",
     ),
-    model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal", 16),
+    model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal", 16, "stddev"),
     spectrum=SpectrumConfig(4, 7),
     lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4, 1.5, 0.1),
     sigma0=Sigma0Config(5.0, 2.5, only_first=True, two_sided=True),
