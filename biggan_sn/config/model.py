@@ -26,6 +26,10 @@ class ModelConfig:
         minibatch_layer: by what D compares the images of a pass, real ones and G's each among
             themselves, before it judges: none, discrimination (Salimans et al. 2016) or stddev
             (Karras et al. 2018), rows of MINIBATCH_LAYERS.
+        norm: of G's layers: batch, or virtual_batch (Salimans et al. 2016), which makes an image
+            whatever others are made with it, at the price of the reference images in every pass
+            (rows of NORMS).
+        reference_images: of virtual_batch; drawn from the seed, and kept in checkpoints.
     """
 
     name: str = "biggan"
@@ -38,9 +42,11 @@ class ModelConfig:
     initialization: str = "orthogonal"
     norm_batch: int = 0
     minibatch_layer: str = "none"
+    norm: str = "batch"
+    reference_images: int = 64
 
     def __post_init__(self) -> None:
-        require_positive("model", self, "channels", "z_dim")
+        require_positive("model", self, "channels", "z_dim", "reference_images")
         require_not_negative("model", self, "norm_batch")
         if self.shared_dim is not None:
             require_not_negative("model", self, "shared_dim")

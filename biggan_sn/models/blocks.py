@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan_sn.models.plan import Stage
-from biggan_sn.nn.norm import ConditionalBatchNorm2d
+from biggan_sn.nn.norm import ConditionalBatchNorm2d, MakeNorm, batch_norm
 from biggan_sn.nn.resample import ResamplingConv2d
 
 
@@ -16,11 +16,16 @@ class GeneratorBlock(nn.Module):
     Shapes: x [N, C_in, H, W], condition as `make_map` takes it -> [N, C_out, 2H, 2W].
     """
 
-    def __init__(self, stage: Stage, make_map: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        make_map: Callable[[int], nn.Module],
+        make_norm: MakeNorm = batch_norm,
+    ) -> None:
         super().__init__()
-        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map)
+        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map, make_norm)
         self.conv1 = ResamplingConv2d("double", stage.in_channels, stage.out_channels, 3)
-        self.norm2 = ConditionalBatchNorm2d(stage.out_channels, make_map)
+        self.norm2 = ConditionalBatchNorm2d(stage.out_channels, make_map, make_norm)
         self.conv2 = nn.Conv2d(stage.out_channels, stage.out_channels, 3, padding=1)
         self.shortcut = ResamplingConv2d("double", stage.in_channels, stage.out_channels, 1)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from biggan_sn.models.blocks import GeneratorBlock
 from biggan_sn.models.plan import IMAGE_CHANNELS, SMALLEST, Stage
 from biggan_sn.nn.layers import SelfAttention
-from biggan_sn.nn.norm import BatchNorm2d
+from biggan_sn.nn.norm import MakeNorm, batch_norm
 
 
 class Generator(nn.Module):
@@ -21,9 +21,15 @@ class Generator(nn.Module):
     first feeds the first linear map, the others join the class embedding block by block
     (Brock et al. 2019, appendix B); otherwise the first linear map sees all of z.
 
+    `make_norm` builds its norms. Those that need a reference batch get the images of `reference`,
+    z [R, z_dim] and classes [R], before all others in every pass; it stays with the weights.
+
     Raises:
         ValueError: z cannot be cut evenly, or is cut without a shared embedding to join.
     """
+
+    reference_z: Tensor | None
+    reference_y: Tensor | None
 
     def __init__(
         self,
@@ -32,6 +38,8 @@ class Generator(nn.Module):
         z_dim: int,
         shared_dim: int,
         hierarchical_z: bool,
+        make_norm: MakeNorm = batch_norm,
+        reference: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -53,15 +61,22 @@ class Generator(nn.Module):
         first, last = stages[0].in_channels, stages[-1].out_channels
         self.shared = nn.Embedding(num_classes, shared_dim) if shared_dim else nn.Identity()
         self.linear = nn.Linear(chunk, first * SMALLEST**2)
-        self.blocks = nn.ModuleList(GeneratorBlock(stage, make_map) for stage in stages)
+        self.blocks = nn.ModuleList(GeneratorBlock(stage, make_map, make_norm) for stage in stages)
         self.attention = nn.ModuleDict(
             {str(i): SelfAttention(s.out_channels) for i, s in enumerate(stages) if s.attention}
         )
-        self.norm = BatchNorm2d(last)
+        self.norm = make_norm(last, True)
         self.conv = nn.Conv2d(last, IMAGE_CHANNELS, 3, padding=1)
+        z, y = reference or (None, None)
+        device = self.conv.weight.device
+        self.register_buffer("reference_z", z if z is None else z.to(device))
+        self.register_buffer("reference_y", y if y is None else y.to(device))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z [N, z_dim], y [N] classes -> images [N, 3, H, W] in (-1, 1)."""
+        images = len(z)
+        if self.reference_z is not None and self.reference_y is not None:
+            z, y = torch.cat((self.reference_z, z)), torch.cat((self.reference_y, y))
         embedded = self.shared(y)
         first, *others = z.chunk(self.chunks, 1)
         conditions = [torch.cat((embedded, chunk), 1) for chunk in others]
@@ -71,7 +86,8 @@ class Generator(nn.Module):
             h = block(h, condition)
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
-        return torch.tanh(self.conv(F.relu(self.norm(h))))
+        h = F.relu(self.norm(h))
+        return torch.tanh(self.conv(h[len(h) - images :]))
 
     def sides(self) -> dict[str, int]:
         """H = W of the images that each convolution sees, by its name."""

@@ -281,6 +281,7 @@ LATE = {
         "--feature_matching.layers", "[blocks.9]", names="no layer 'blocks.9'; it has blocks.0"
     ),
     "architecture": train("--model.name", "bigan", names="'biggan'"),
+    "norm": train("--model.norm", "virtual", names="'virtual_batch'"),
     "minibatch layer": train("--model.minibatch_layer", "stdev", names="'stddev'"),
     "gradient normalization of images that meet": train(
         "--model.minibatch_layer",

@@ -50,7 +50,9 @@ UNUSUAL = Config(
         prefetch=1,
         heldout="else",
     ),
-    model=ModelConfig("sagan", 8, (16, 32), (32,), 20, 0, False, "normal", 16, "stddev"),
+    model=ModelConfig(
+        "sagan", 8, (16, 32), (32,), 20, 0, False, "normal", 16, "stddev", "virtual_batch", 8
+    ),
     spectrum=SpectrumConfig(4, 7),
     lipschitz=LipschitzConfig((), ("spectral_norm", "other"), 3, 1e-4, 1.5, 0.1),
     sigma0=Sigma0Config(5.0, 2.5, only_first=True, two_sided=True),
@@ -163,6 +165,7 @@ def test_unknown_fields_are_refused(values, name):
         ("model", "channels", 0),
         ("model", "z_dim", -1),
         ("model", "shared_dim", -1),
+        ("model", "reference_images", 0),
         ("lipschitz", "power_iterations", 0),
         ("lipschitz", "eps", 0.0),
         ("generator", "lr", 0.0),
