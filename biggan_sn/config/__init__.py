@@ -15,6 +15,8 @@ from biggan_sn.config.control import (
     SpectrumConfig,
 )
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
+from biggan_sn.config.matching import FeatureMatchingConfig
+from biggan_sn.config.model import ModelConfig
 from biggan_sn.config.reporting import EvaluationConfig, LogsConfig
 from biggan_sn.config.speed import SpeedConfig
 
@@ -28,6 +30,7 @@ __all__ = [
     "DataConfig",
     "EMAConfig",
     "EvaluationConfig",
+    "FeatureMatchingConfig",
     "LipschitzConfig",
     "LogsConfig",
     "ModelConfig",
@@ -105,43 +108,6 @@ class DataConfig:
     def held_out(self) -> "DataConfig":
         """The same for the images that are held out: all of them."""
         return replace(self, path=self.heldout, heldout="", images=0, balanced=False)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The two networks.
-
-    Args:
-        name: architecture: sngan, sagan, biggan or biggan_deep (rows of ARCHITECTURES).
-        channels: base width `ch` of both networks.
-        generator_attention: resolutions after which G attends to itself.
-        discriminator_attention: resolutions after which D attends to itself.
-        z_dim: length of the latent vector.
-        shared_dim: length of the class embedding shared by all conditional norms of G; 0 gives
-            every norm a table of its own; null takes what the architecture's paper has.
-        hierarchical_z: feed a part of z to every block of G; null as above.
-        initialization: how weights start: orthogonal, normal or xavier (INITIALIZERS).
-        norm_batch: images that share the statistics of a batch norm in training, wherever they
-            lie: those of several processes, or a part of one's batch. 0 takes all images of a pass
-            over all processes, so that it changes with their number times the microbatch. Running
-            statistics still move once in a pass.
-    """
-
-    name: str = "biggan"
-    channels: int = 96
-    generator_attention: tuple[int, ...] = ()
-    discriminator_attention: tuple[int, ...] = ()
-    z_dim: int = 120
-    shared_dim: int | None = None
-    hierarchical_z: bool | None = None
-    initialization: str = "orthogonal"
-    norm_batch: int = 0
-
-    def __post_init__(self) -> None:
-        require_positive("model", self, "channels", "z_dim")
-        require_not_negative("model", self, "norm_batch")
-        if self.shared_dim is not None:
-            require_not_negative("model", self, "shared_dim")
 
 
 @dataclass(frozen=True)
@@ -230,6 +196,7 @@ class Config:
     penalties: dict[str, float] = field(default_factory=dict)
     penalty_every: int = 1
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
+    feature_matching: FeatureMatchingConfig = field(default_factory=FeatureMatchingConfig)
     generator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=5e-5))
     discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
     ema: EMAConfig = field(default_factory=EMAConfig)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biggan_sn.models.plan import Stage
-from biggan_sn.nn.norm import ConditionalBatchNorm2d
+from biggan_sn.nn.norm import ConditionalBatchNorm2d, MakeNorm, batch_norm
 from biggan_sn.nn.resample import ResamplingConv2d, double, halve
 
 NARROWING = 4  # of a bottleneck
@@ -21,11 +21,18 @@ class GeneratorBlock(nn.Module):
     Shapes: x [N, C_in, H, W], condition as `make_map` takes it -> [N, C_out, 2H, 2W].
     """
 
-    def __init__(self, stage: Stage, make_map: Callable[[int], nn.Module]) -> None:
+    doubles = True
+
+    def __init__(
+        self,
+        stage: Stage,
+        make_map: Callable[[int], nn.Module],
+        make_norm: MakeNorm = batch_norm,
+    ) -> None:
         super().__init__()
-        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map)
+        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map, make_norm)
         self.conv1 = ResamplingConv2d("double", stage.in_channels, stage.out_channels, 3)
-        self.norm2 = ConditionalBatchNorm2d(stage.out_channels, make_map)
+        self.norm2 = ConditionalBatchNorm2d(stage.out_channels, make_map, make_norm)
         self.conv2 = nn.Conv2d(stage.out_channels, stage.out_channels, 3, padding=1)
         self.shortcut = ResamplingConv2d("double", stage.in_channels, stage.out_channels, 1)
 
@@ -33,8 +40,6 @@ class GeneratorBlock(nn.Module):
         h = self.conv1(F.relu(self.norm1(x, condition)))
         h = self.conv2(F.relu(self.norm2(h, condition)))
         return h + self.shortcut(x)
-
-    doubles = True
 
     def sides(self, side: int) -> dict[str, int]:
         """H = W of what each convolution sees in a block that sees `side` pixels."""
@@ -49,22 +54,27 @@ class BottleneckGeneratorBlock(nn.Module):
     Shapes: x [N, C_in, H, W], condition as `make_map` takes it -> [N, C_out, 2H, 2W], or H x W.
     """
 
-    def __init__(self, stage: Stage, make_map: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        make_map: Callable[[int], nn.Module],
+        make_norm: MakeNorm = batch_norm,
+    ) -> None:
         super().__init__()
         hidden = stage.in_channels // NARROWING
         self.doubles = stage.resamples
         self.channels = stage.out_channels
-        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map)
+        self.norm1 = ConditionalBatchNorm2d(stage.in_channels, make_map, make_norm)
         self.conv1 = nn.Conv2d(stage.in_channels, hidden, 1)
-        self.norm2 = ConditionalBatchNorm2d(hidden, make_map)
+        self.norm2 = ConditionalBatchNorm2d(hidden, make_map, make_norm)
         self.conv2: nn.Conv2d = (
             ResamplingConv2d("double", hidden, hidden, 3)
             if self.doubles
             else nn.Conv2d(hidden, hidden, 3, padding=1)
         )
-        self.norm3 = ConditionalBatchNorm2d(hidden, make_map)
+        self.norm3 = ConditionalBatchNorm2d(hidden, make_map, make_norm)
         self.conv3 = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.norm4 = ConditionalBatchNorm2d(hidden, make_map)
+        self.norm4 = ConditionalBatchNorm2d(hidden, make_map, make_norm)
         self.conv4 = nn.Conv2d(hidden, stage.out_channels, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:

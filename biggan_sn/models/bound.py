@@ -19,7 +19,7 @@ class LipschitzBound(NamedTuple):
         layers: norm of each convolution as a map between images, and of the head, by name.
         total: |D(x, y) - D(x', y)| <= total * |x - x'| for images [3, H, W] and any class, if the
             norms are no lower than the true ones. Attention, which has no Lipschitz constant (Kim
-            et al. 2021), and what a constraint puts around D are left out of it.
+            et al. 2021), a minibatch layer, and what a constraint puts around D are left out of it.
     """
 
     layers: dict[str, float]
@@ -54,7 +54,8 @@ def compose_bound(network: Discriminator, norms: Mapping[str, float]) -> Lipschi
         }
         total *= block.bound(within)
         side //= 2 if block.halves else 1
-    rows: Tensor = network.linear.weight + network.embed.weight
+    linear = network.linear.weight[:, : network.embed.embedding_dim]  # what sees the image alone
+    rows: Tensor = linear + network.embed.weight
     head = side * float(rows.norm(dim=1).max())  # |sum of side^2 numbers| <= side * their length
     return LipschitzBound({**norms, "head": head}, total * head)
 

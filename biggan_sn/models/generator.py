@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from biggan_sn.models.blocks import BottleneckGeneratorBlock, GeneratorBlock
 from biggan_sn.models.plan import IMAGE_CHANNELS, SMALLEST, Stage
 from biggan_sn.nn.layers import SelfAttention
-from biggan_sn.nn.norm import BatchNorm2d
+from biggan_sn.nn.norm import MakeNorm, batch_norm
 
 
 class Generator(nn.Module):
@@ -22,10 +22,16 @@ class Generator(nn.Module):
     (Brock et al. 2019, appendix B); otherwise the first linear map sees all of z. In a `deep` G
     blocks are bottlenecks, and the first linear map and each block see all of z and the class.
 
+    `make_norm` builds its norms. Those that need a reference batch get the images of `reference`,
+    z [R, z_dim] and classes [R], before all others in every pass; it stays with the weights.
+
     Raises:
         ValueError: z cannot be cut evenly, is cut without a shared embedding to join, or where
             every block is to have all of it.
     """
+
+    reference_z: Tensor | None
+    reference_y: Tensor | None
 
     def __init__(
         self,
@@ -35,6 +41,8 @@ class Generator(nn.Module):
         shared_dim: int,
         hierarchical_z: bool,
         deep: bool = False,
+        make_norm: MakeNorm = batch_norm,
+        reference: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -63,22 +71,30 @@ class Generator(nn.Module):
         self.shared = nn.Embedding(num_classes, shared_dim) if shared_dim else nn.Identity()
         self.linear = nn.Linear(condition_dim if deep else chunk, first * SMALLEST**2)
         make_block = BottleneckGeneratorBlock if deep else GeneratorBlock
-        self.blocks = nn.ModuleList(make_block(stage, make_map) for stage in stages)
+        self.blocks = nn.ModuleList(make_block(stage, make_map, make_norm) for stage in stages)
         self.attention = nn.ModuleDict(
             {str(i): SelfAttention(s.out_channels) for i, s in enumerate(stages) if s.attention}
         )
-        self.norm = BatchNorm2d(last)
+        self.norm = make_norm(last, True)
         self.conv = nn.Conv2d(last, IMAGE_CHANNELS, 3, padding=1)
+        z, y = reference or (None, None)
+        device = self.conv.weight.device
+        self.register_buffer("reference_z", z if z is None else z.to(device))
+        self.register_buffer("reference_y", y if y is None else y.to(device))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z [N, z_dim], y [N] classes -> images [N, 3, H, W] in (-1, 1)."""
+        images = len(z)
+        if self.reference_z is not None and self.reference_y is not None:
+            z, y = torch.cat((self.reference_z, z)), torch.cat((self.reference_y, y))
         first, conditions = self._inputs(z, self.shared(y))
         h = self.linear(first).unflatten(1, (-1, SMALLEST, SMALLEST))
         for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
             h = block(h, condition)
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
-        return torch.tanh(self.conv(F.relu(self.norm(h))))
+        h = F.relu(self.norm(h))
+        return torch.tanh(self.conv(h[len(h) - images :]))
 
     def _inputs(self, z: Tensor, embedded: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Of the first linear map, and of the norms of each block."""

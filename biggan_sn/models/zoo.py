@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from torch import Tensor, nn
+
 from biggan_sn.config import Config
 from biggan_sn.models.blocks import NARROWING
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
+from biggan_sn.models.latent import Latents
 from biggan_sn.models.plan import (
     deep_discriminator_stages,
     deep_generator_stages,
@@ -15,6 +18,8 @@ from biggan_sn.models.plan import (
 )
 from biggan_sn.nn.layers import initialize
 from biggan_sn.nn.lipschitz import constrain, constrain_output
+from biggan_sn.nn.minibatch import MINIBATCH_LAYERS
+from biggan_sn.nn.norm import NORMS
 from biggan_sn.tables import lookup
 
 
@@ -58,11 +63,31 @@ def build_generator(config: Config) -> Generator:
     _check_width(row, model.channels)
     stages_of = deep_generator_stages if row.deep else generator_stages
     stages = stages_of(config.data.resolution, model.channels, model.generator_attention)
+    norm = lookup(NORMS, model.norm, "norm")
+
+    def make_norm(channels: int, affine: bool) -> nn.Module:
+        return norm.make(channels, affine, model.reference_images)
+
     network = Generator(
-        stages, config.data.num_classes, model.z_dim, row.shared_dim, row.hierarchical_z, row.deep
+        stages,
+        config.data.num_classes,
+        model.z_dim,
+        row.shared_dim,
+        row.hierarchical_z,
+        row.deep,
+        make_norm,
+        _reference(config) if norm.refers else None,
     )
     initialize(network, model.initialization)
     return network
+
+
+def _reference(config: Config) -> tuple[Tensor, Tensor]:
+    """z [R, z_dim] and classes [R] of the reference batch: alike wherever this run is built."""
+    model = config.model
+    latents = Latents(config.seed, model.z_dim, config.data.num_classes, "reference batch")
+    images = range(model.reference_images)
+    return latents.z(images), latents.y(images)
 
 
 def build_discriminator(config: Config) -> Discriminator:
@@ -75,7 +100,8 @@ def build_discriminator(config: Config) -> Discriminator:
     _check_width(row, model.channels)
     stages_of = deep_discriminator_stages if row.deep else discriminator_stages
     stages = stages_of(config.data.resolution, model.channels, model.discriminator_attention)
-    network = Discriminator(stages, config.data.num_classes, row.wide, row.deep)
+    make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")
+    network = Discriminator(stages, config.data.num_classes, row.wide, row.deep, make_minibatch)
     initialize(network, model.initialization)
     return network
 

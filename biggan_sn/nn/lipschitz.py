@@ -18,9 +18,12 @@ from torch.nn.utils import parametrizations, parametrize
 from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.nn.conv_norm import conv_map
 from biggan_sn.nn.matrices import matrix_layers
+from biggan_sn.nn.minibatch import MinibatchLayer
 from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm, WeightNorm
 from biggan_sn.nn.precision import Critic, at_least_fp32, inner_gradient
 from biggan_sn.tables import lookup
+
+_JOINING = (_NormBase, MinibatchLayer)  # what lets the images of a batch see one another
 
 
 class Lipschitz(NamedTuple):
@@ -96,15 +99,20 @@ def constrain_output(discriminator: nn.Module, names: Sequence[str]) -> None:
     `names` say, in place. Copies made later have it too.
 
     Raises:
-        ValueError: D has batch norms, whose outputs depend on the other images of a batch, so that
-            no image has a gradient of its own.
+        ValueError: D has batch norms or a minibatch layer, whose outputs depend on the other images
+            of a batch, so that no image has a gradient of its own.
     """
     wraps = {n: row.output for n, row in zip(names, rows_of(names), strict=True) if row.output}
-    norms = [name for name, m in discriminator.named_modules() if isinstance(m, _NormBase)]
-    if wraps and norms:
-        raise ValueError(f"{next(iter(wraps))}: D must not have batch norms; it has {norms[0]}")
+    joining = [name for name, m in discriminator.named_modules() if isinstance(m, _JOINING)]
+    if wraps and joining:
+        raise ValueError(
+            f"{next(iter(wraps))}: D must not have batch norms or a minibatch layer, in which no "
+            f"image has a gradient of its own; it has {joining[0]}"
+        )
 
-    def forward(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        discriminator: nn.Module, images: Tensor, labels: Tensor, sizes: Sequence[int] = ()
+    ) -> Tensor:
         def plain(images: Tensor) -> Tensor:
             return at_least_fp32(type(discriminator).forward(discriminator, images, labels))
 

@@ -1,14 +1,18 @@
-"""Batch normalisation: over all replicas, conditional on the class, and standing statistics."""
+"""Batch normalisation: over all replicas, conditional on the class, and standing statistics; and
+the norms that G may have."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from biggan_sn.nn.minibatch import MinibatchLayer
 from biggan_sn.nn.normalizing import ALONE, Running, normalize
 from biggan_sn.nn.replicas import Sharing, average_over_replicas, share
+from biggan_sn.nn.virtual import VirtualBatchNorm2d
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -74,11 +78,12 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def share_statistics(network: nn.Module, here: Collection[int], together: int, ranks: int) -> None:
-    """Joins the statistics of all batch norms of `network` over processes, in training. Every
-    process must call it. Copies made before go on alone, as one process that draws samples must.
+    """Joins the statistics of all batch norms and minibatch layers of `network` over processes, in
+    training. Every process must call it. Copies made before go on alone, as one process that draws
+    samples must.
 
     Args:
-        network: its batch norms that are `BatchNorm2d`.
+        network: its layers that are `BatchNorm2d` or `MinibatchLayer`.
         here: the sizes of batch that each process will have.
         together: images whose statistics are one; 0 takes all that processes have in one pass.
         ranks: number of processes.
@@ -86,10 +91,11 @@ def share_statistics(network: nn.Module, here: Collection[int], together: int, r
     Raises:
         ValueError: see `plan_sharing`.
     """
-    if norms := _batch_norms(network):  # groups of processes are not for nothing
+    layers = [m for m in network.modules() if isinstance(m, BatchNorm2d | MinibatchLayer)]
+    if layers:  # groups of processes are not for nothing
         sharing = {n: share(n, together or n * ranks, ranks) for n in sorted(set(here))}
-        for norm in norms:
-            norm.sharing = sharing
+        for layer in layers:
+            layer.sharing = sharing
 
 
 def settle_statistics(network: nn.Module) -> None:
@@ -110,17 +116,42 @@ def _batch_norms(network: nn.Module) -> list[BatchNorm2d]:
     return [module for module in network.modules() if isinstance(module, BatchNorm2d)]
 
 
+MakeNorm = Callable[[int, bool], nn.Module]  # channels, and whether it has a gain of its own
+
+
+def batch_norm(channels: int, affine: bool) -> BatchNorm2d:
+    """Plain batch normalisation."""
+    return BatchNorm2d(channels, affine=affine)
+
+
+class Norm(NamedTuple):
+    """A row.
+
+    Args:
+        make: channels, whether it has a gain of its own, images of the reference batch -> layer.
+        refers: G makes images of a reference batch in every pass, before all others.
+    """
+
+    make: Callable[[int, bool, int], nn.Module]
+    refers: bool = False
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch normalisation whose gain and bias depend on a condition: norm(x) (1 + gain) + bias.
 
     `make_map(channels)` builds the two maps condition -> [N, C]: linear maps of a shared embedding
-    (BigGAN), or class tables of the layer's own (SAGAN, SNGAN). De Vries et al. 2017.
-    Shapes: x [N, C, H, W], condition as the maps take it.
+    (BigGAN), or class tables of the layer's own (SAGAN, SNGAN). De Vries et al. 2017. `make_norm`
+    builds what normalises x. Shapes: x [N, C, H, W], condition as the maps take it.
     """
 
-    def __init__(self, channels: int, make_map: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        make_map: Callable[[int], nn.Module],
+        make_norm: MakeNorm = batch_norm,
+    ) -> None:
         super().__init__()
-        self.norm = BatchNorm2d(channels, affine=False)
+        self.norm = make_norm(channels, False)
         self.gain = make_map(channels)
         self.bias = make_map(channels)
 
@@ -147,3 +178,12 @@ def standing_statistics(network: nn.Module) -> Iterator[None]:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+
+
+NORMS: dict[str, Norm] = {
+    "batch": Norm(lambda channels, affine, _: batch_norm(channels, affine)),
+    "virtual_batch": Norm(
+        lambda channels, affine, reference: VirtualBatchNorm2d(channels, reference, affine),
+        refers=True,
+    ),
+}

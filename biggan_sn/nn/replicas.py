@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from biggan_sn.nn.clock import EXCHANGES
 
@@ -38,6 +39,14 @@ def mean_over_replicas(x: Tensor, ranks: int) -> Tensor:
         return x
     assert dist.group.WORLD is not None
     return sum_over_replicas(x, dist.group.WORLD) / ranks
+
+
+def gather_over_replicas(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The rows of all processes of the group, one after the other: [n, C] -> [N, C], n alike on
+    all. Differentiable; every process must call it."""
+    ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+    before, after = rank * len(x), (ranks - 1 - rank) * len(x)
+    return sum_over_replicas(F.pad(x, (0, 0, before, after)), group)
 
 
 @torch.no_grad()

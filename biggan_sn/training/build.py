@@ -11,6 +11,7 @@ from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks
 from biggan_sn.evaluation.extractors import EXTRACTORS
 from biggan_sn.evaluation.metrics import METRICS
+from biggan_sn.losses.feature_matching import FeatureMatching
 from biggan_sn.losses.objectives import build_objective
 from biggan_sn.losses.penalties import PenaltyOnD, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
@@ -80,6 +81,7 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
         for network, side in ((generator, "generator"), (discriminator, "discriminator")):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
+    FeatureMatching(discriminator, config.feature_matching, ranks)
     networks = (generator, discriminator)
     _check_speed(config, dict(zip(BUILDERS, networks, strict=True)))
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
@@ -160,6 +162,7 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         penalty_every=config.penalty_every,
         g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
         d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
+        matching=FeatureMatching(discriminator, config.feature_matching, world.ranks),
         latents=training_latents(config, attempt),
         shared=shared,
         shown=Shown(world, d.microbatch, g.microbatch),

@@ -25,21 +25,21 @@ class Shown:
 
     def forget(self) -> None:
         """What D saw is of no use any more."""
-        self._kept: list[Batch] = []
+        self.kept: list[Batch] = []
         self._whole: Batch | None = None
         self._next = 0
 
     def keep(self, batch: Batch) -> None:
         """The next microbatch of this process."""
-        self._kept.append(batch)
+        self.kept.append(batch)
 
     def at(self, share: range) -> Batch:
         """The images and labels at the positions of the next share of this process. Where processes
         exchange them, all must call it, and hold the whole batch then."""
         if self._whole is None:
-            images = torch.cat([batch.images for batch in self._kept])
-            labels = torch.cat([batch.labels for batch in self._kept])
-            self._kept = []
+            images = torch.cat([batch.images for batch in self.kept])
+            labels = torch.cat([batch.labels for batch in self.kept])
+            self.kept = []
             self._whole = Batch(self._gather(images), self._gather(labels))
         first = share.start if self._elsewhere else self._next
         self._next += len(share)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan_sn.data.loader import Batch, send
+from biggan_sn.losses.feature_matching import FeatureMatching, Features
 from biggan_sn.losses.objectives import Objective
 from biggan_sn.losses.penalties import PenaltyOnD, Surroundings
 from biggan_sn.models.latent import Latents
@@ -33,6 +34,7 @@ class GANStep:
     penalty_every: int
     g_regularizer: Callable[[nn.Module], Tensor | float]
     d_regularizer: Callable[[nn.Module], Tensor | float]
+    matching: FeatureMatching
     latents: Latents
     shared: Callable[[Tensor], Tensor]
     shown: Shown
@@ -60,7 +62,7 @@ class GANStep:
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
                 real = next(reals)
-                if self.objective.relative:
+                if self.objective.relative or self.matching.layers:
                     self.shown.keep(real)
                 with torch.no_grad():
                     fake = self.sample(self.g.network, step, turn, share)
@@ -77,17 +79,20 @@ class GANStep:
     def update_generator(self, step: int, seen: "Means") -> None:
         """G learns what D takes for real."""
         self._begin()
+        wanted = self.real_features()
         with self.g.turn() as g:
             for share in g.microbatches():
                 fake = self.sample(g.model, step, self.d_steps, share)
-                logits = self.judge(self.d.network, fake)
+                with self.matching.watching(self.d.network) as (d, features):
+                    logits = self.judge(d, fake)
                 if self.objective.relative:
                     with torch.no_grad():
                         logits += self.judge(self.d.network, self.shown.at(share))
                 g_loss = self.objective.g_loss(*logits)
+                matching = self.matching.loss(features, wanted)
                 regularizer = g.once(self.g_regularizer)
-                g.descend(g_loss, regularizer)
-                seen.add(g_loss=g_loss, g_regularizer=regularizer)
+                g.descend(self.matching.joined(g_loss, matching), regularizer)
+                seen.add(g_loss=g_loss, g_matching=matching, g_regularizer=regularizer)
         seen.add(g_scale=self.g.scale.shown(self.device))
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
@@ -115,13 +120,24 @@ class GANStep:
         first = (step * (self.d_steps + 1) + turn) * self.batch_size
         return range(first + share.start, first + share.stop)
 
-    def judge(self, discriminator: nn.Module, *batches: Batch) -> tuple[Tensor, ...]:
+    @torch.no_grad()
+    def real_features(self) -> list[Features]:
+        """Means of D's features of the real images of its last turn, pass by pass."""
+        found = []
+        for real in self.shown.kept if self.matching.layers else ():
+            with self.matching.watching(self.d.network) as (d, features):
+                self.judge(d, real)
+            found.append(self.matching.means(features))
+        return found
+
+    def judge(self, discriminator: Callable[..., Tensor], *batches: Batch) -> tuple[Tensor, ...]:
         """D's logits [N], fp32, of each batch, from one forward pass over all of them."""
         images = torch.cat([batch.images for batch in batches])
         labels = torch.cat([batch.labels for batch in batches])
+        sizes = [len(batch.labels) for batch in batches]
         with self.autocast():
-            logits = at_least_fp32(discriminator(images, labels))
-        return tuple(logits.split([len(batch.labels) for batch in batches]))
+            logits = at_least_fp32(discriminator(images, labels, sizes))
+        return tuple(logits.split(sizes))
 
     def penalize(
         self, real: Batch, fake: Batch, step: int, turn: int, share: range

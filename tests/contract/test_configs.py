@@ -30,6 +30,8 @@ from biggan_sn.models.latent import TRUNCATIONS
 from biggan_sn.models.zoo import ARCHITECTURES
 from biggan_sn.nn.layers import INITIALIZERS
 from biggan_sn.nn.lipschitz import LIPSCHITZ
+from biggan_sn.nn.minibatch import MINIBATCH_LAYERS
+from biggan_sn.nn.norm import NORMS
 from biggan_sn.training.build import check
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -115,6 +117,8 @@ def test_every_verb_explains_itself():
         (RegularizersConfig, REGULARIZERS),
         (ModelConfig, ARCHITECTURES),
         (ModelConfig, INITIALIZERS),
+        (ModelConfig, MINIBATCH_LAYERS),
+        (ModelConfig, NORMS),
         (LipschitzConfig, LIPSCHITZ),
         (EvaluationConfig, METRICS),
         (EvaluationConfig, EXTRACTORS),

@@ -78,6 +78,7 @@ EARLY = {
     "word for a list": train("--lipschitz.generator", "no", names="lipschitz.generator"),
     "attention of G": train("--model.generator_attention", "[7]", names="resolution 7"),
     "attention of D": train("--model.discriminator_attention", "[128]", names="resolution 128"),
+    "no loss for G": train("--feature_matching.alone", "true", names="feature_matching.layers"),
     "odd microbatch": train("--discriminator.microbatch", "3", names="discriminator.microbatch 3"),
     "odd ranks": train(
         "--batch_size", "10", names="batch_size 10", environment={"WORLD_SIZE": "4"}
@@ -276,7 +277,19 @@ def data(tmp_path_factory):
 
 LATE = {
     "objective": train("--objective", "hing", names="'hinge'"),
+    "feature matching of no layer": train(
+        "--feature_matching.layers", "[blocks.9]", names="no layer 'blocks.9'; it has blocks.0"
+    ),
     "architecture": train("--model.name", "bigan", names="'biggan'"),
+    "norm": train("--model.norm", "virtual", names="'virtual_batch'"),
+    "minibatch layer": train("--model.minibatch_layer", "stdev", names="'stddev'"),
+    "gradient normalization of images that meet": train(
+        "--model.minibatch_layer",
+        "stddev",
+        "--lipschitz.discriminator",
+        "[gradient_normalization]",
+        names="must not have batch norms or a minibatch layer",
+    ),
     "penalty": train("--penalties", "{r9: 1}", names="'r9'"),
     "regularizer": train("--regularizers.generator", "{ortho: 1}", names="'orthogonal'"),
     "constraint": train("--lipschitz.generator", "[spectral]", names="'spectral_norm'"),
