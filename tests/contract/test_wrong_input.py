@@ -276,6 +276,11 @@ def data(tmp_path_factory):
 
 LATE = {
     "objective": train("--objective", "hing", names="'hinge'"),
+    "a label where there are none": train("--real_label", "0.9", names="hinge has no labels"),
+    "saturating what is not f-GAN": train("--fgan_saturating", "true", names="fgan_saturating"),
+    "wgan with a D that nothing holds": train(
+        *("--objective", "wgan", "--lipschitz.discriminator", "[]"), names="weight_clipping"
+    ),
     "architecture": train("--model.name", "bigan", names="'biggan'"),
     "penalty": train("--penalties", "{r9: 1}", names="'r9'"),
     "regularizer": train("--regularizers.generator", "{ortho: 1}", names="'orthogonal'"),
