@@ -19,7 +19,7 @@ from biggan_sn.losses.regularizers import REGULARIZERS
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.zoo import ARCHITECTURES
 from biggan_sn.nn.lipschitz import LIPSCHITZ
-from biggan_sn.training.build import build
+from biggan_sn.training.build import build, check
 from biggan_sn.training.world import World
 
 FOR_BOTH = [name for name, row in LIPSCHITZ.items() if not row.output]
@@ -283,10 +283,40 @@ def test_every_row_of_every_table_trains(small_config, change):
     assert any(moved(before[1], step.d.network))
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        *({"lipschitz": LipschitzConfig((), (name,))} for name in LIPSCHITZ),
+        *({"penalties": {name: 10.0}} for name in PENALTIES),
+        {"regularizers": RegularizersConfig({}, {"orthonormal": 0.1})},
+    ],
+    ids=str,
+)
+def test_a_wasserstein_d_is_held_by_anything_but_not_by_nothing(small_config, held):
+    nothing = {
+        "lipschitz": LipschitzConfig((), ()),
+        "penalties": {"r1": 0.0},
+        "regularizers": RegularizersConfig({"orthonormal": 0.1}, {}),
+    }
+    config = replace(small_config, objective="wgan", **nothing)
+    with pytest.raises(ValueError, match=r"^objective wgan: nothing keeps D Lipschitz"):
+        check(config, 1)
+    check(replace(config, **held), 1)
+    check(replace(config, objective="fgan_kl"), 1)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_cuda_takes_the_same_path(small_config, precision):
-    config = replace(whole(small_config), precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "change"),
+    [
+        *((precision, {}) for precision in ("fp32", "bf16", "fp16")),
+        *(("fp32", {"penalties": {name: 0.1}}) for name in PENALTIES),
+        ("fp32", {"objective": "relativistic_average_nonsaturating"}),
+    ],
+    ids=str,
+)
+def test_cuda_takes_the_same_path(small_config, precision, change):
+    config = replace(whole(small_config), precision=precision, **change)
     found = {}
     for device in ("cpu", "cuda"):
         step = build(config, World(device=torch.device(device)))
