@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from biggan_sn.data.loader import Batch, send
 from biggan_sn.nn.precision import inner_gradient
-from biggan_sn.positions import uniform
+from biggan_sn.positions import uniform, words
 from biggan_sn.tables import lookup
 
 Judge = Callable[[Tensor, Tensor], Tensor]  # D: images [N, C, H, W], labels [N] -> logits [N]
@@ -34,10 +35,23 @@ class Surroundings:
     positions: range
     shared: Callable[[Tensor], Tensor]
 
-    def uniform(self, what: str, width: int) -> Tensor:
-        """Uniform numbers [N, width] in (0, 1), on the host, float64."""
-        purpose = f"{self.purpose}/penalty/{what}"
-        return torch.from_numpy(uniform(self.seed, purpose, self.positions, width))
+    def uniform(self, what: str, like: Tensor) -> Tensor:
+        """A uniform number in (0, 1) for each image: [N, 1, 1, 1]."""
+        drawn = uniform(self.seed, self._purpose(what), self.positions, 1)
+        return send(torch.from_numpy(drawn).to(like.dtype), like.device)[:, :, None, None]
+
+    def normal(self, what: str, like: Tensor) -> Tensor:
+        """A standard normal number for each number of the images [N, C, H, W]: one of 65536, of
+        equal probability, of which a random word makes four. They are so many that the host draws
+        bits, and the device does the rest."""
+        width = like[0].numel()
+        drawn = words(self.seed, self._purpose(what), self.positions, -(-width // 4))
+        steps = np.ascontiguousarray(drawn, "<u8").view("<i2")[:, :width].reshape(like.shape)
+        middles = send(torch.from_numpy(steps), like.device).to(like.dtype) + 0.5
+        return torch.special.ndtri(middles / 2**16 + 0.5)
+
+    def _purpose(self, what: str) -> str:
+        return f"{self.purpose}/penalty/{what}"
 
 
 PenaltyOnD = Callable[[Judge, Batch, Batch, Surroundings], Tensor | float]  # real and fake batch
@@ -58,18 +72,17 @@ class Penalty(NamedTuple):
 def between(real: Batch, fake: Batch, around: Surroundings) -> Batch:
     """A random point of the line from each real image to a fake one; its label is the real one's.
     Gulrajani et al. 2017, algorithm 1."""
-    share = send(around.uniform("between", 1).to(real.images.dtype), real.images.device)
-    return Batch(torch.lerp(real.images, fake.images, share[:, :, None, None]), real.labels)
+    share = around.uniform("between", real.images)
+    return Batch(torch.lerp(real.images, fake.images, share), real.labels)
 
 
 def near_real(real: Batch, fake: Batch, around: Surroundings) -> Batch:
     """Real images and normal noise, of half the standard deviation that all numbers of the real
     images of a pass have. Kodali et al. 2017, algorithm 1, where it is a constant."""
     images = real.images
-    noise = torch.special.ndtri(around.uniform("near_real", images[0].numel())).to(images.dtype)
     mean = around.shared(images.mean())
     deviation = around.shared((images - mean).square().mean()).sqrt()
-    noise = send(noise, images.device).view_as(images)
+    noise = around.normal("near_real", images)
     return Batch(torch.addcmul(images, noise, deviation / 2), real.labels)
 
 

@@ -280,6 +280,11 @@ LATE = {
     "feature matching of no layer": train(
         "--feature_matching.layers", "[blocks.9]", names="no layer 'blocks.9'; it has blocks.0"
     ),
+    "a label where there are none": train("--real_label", "0.9", names="hinge has no labels"),
+    "saturating what is not f-GAN": train("--fgan_saturating", "true", names="fgan_saturating"),
+    "wgan with a D that nothing holds": train(
+        *("--objective", "wgan", "--lipschitz.discriminator", "[]"), names="weight_clipping"
+    ),
     "architecture": train("--model.name", "bigan", names="'biggan'"),
     "norm": train("--model.norm", "virtual", names="'virtual_batch'"),
     "minibatch layer": train("--model.minibatch_layer", "stdev", names="'stddev'"),

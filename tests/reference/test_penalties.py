@@ -9,7 +9,7 @@ from torch import nn
 from biggan_sn.data.loader import Batch
 from biggan_sn.losses.penalties import PENALTIES, Surroundings, build_penalty
 from biggan_sn.nn.layers import SelfAttention
-from biggan_sn.positions import uniform
+from biggan_sn.positions import uniform, words
 
 SHAPE = (1, 4, 4)
 PIXELS = 16
@@ -29,9 +29,13 @@ def between(real, fake, positions):
 
 
 def near_real(real, fake, positions):
-    numbers = uniform(7, "training/penalty/near_real", positions, PIXELS).reshape(-1, *SHAPE)
+    drawn = words(7, "training/penalty/near_real", positions, PIXELS // 4)
+    # Four numbers of 16 bits with a sign, the lowest bits first.
+    steps = np.stack([(drawn >> np.uint64(16 * i)) & np.uint64(0xFFFF) for i in range(4)], 2)
+    steps = (steps.astype(np.int64) + 2**15) % 2**16
     images = real.images.numpy()
-    return images + images.std() / 2 * ndtri(numbers), real.labels
+    noise = ndtri((steps + 0.5) / 2**16).reshape(images.shape)
+    return images + images.std() / 2 * noise, real.labels
 
 
 PLACES = {

@@ -58,6 +58,25 @@ def test_a_step_is_that_of_plain_passes(small_config, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8, msg=name)
 
 
+def test_a_step_in_which_g_meets_real_images_is_that_of_plain_passes(small_config, monkeypatch):
+    """D judges them frozen and without gradients, as nobody else asks it to in a step."""
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    config = replace(
+        small_config,
+        d_steps=1,
+        objective="relativistic_average_nonsaturating",
+        penalties={"r1": 0.1, "r2": 0.1, "dragan": 0.1},
+    )
+    wanted, _ = play(config)
+    found, _ = play(replace(config, speed=SpeedConfig(compile=True)))
+    assert torch._dynamo.utils.counters["graph_break"] == {}
+    for name in wanted:
+        one, other = found[name], wanted[name]
+        if name.endswith((".0.u", ".0.v")):
+            one, other = one.abs(), other.abs()
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8, msg=name)
+
+
 TWICE = LipschitzConfig(discriminator=("gradient_normalization",))
 
 

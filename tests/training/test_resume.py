@@ -18,6 +18,7 @@ from biggan_sn.checkpoint import Checkpoints, load_tensors
 from biggan_sn.config import CheckpointConfig, CollapseConfig, LogsConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.data.stores import Folder
+from biggan_sn.losses.penalties import PENALTIES
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 
@@ -69,6 +70,20 @@ def test_stopped_run_goes_on_bit_for_bit(undisturbed, small_config, tmp_path):
     run(small_config, tmp_path, steps=4)
     run(small_config, tmp_path)
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_random_penalties_and_real_images_for_g_go_on_bit_for_bit(small_config, tmp_path):
+    config = replace(
+        small_config,
+        objective="relativistic_average_nonsaturating",
+        penalties=dict.fromkeys(PENALTIES, 0.1),
+        penalty_every=3,  # of two updates in a step
+        steps=4,
+    )
+    run(config, tmp_path / "one")
+    run(config, tmp_path / "two", steps=2)
+    run(config, tmp_path / "two")
+    assert_same_run(tmp_path / "two", tmp_path / "one")
 
 
 def test_steps_after_the_checkpoint_are_played_again_and_logged_once(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from biggan_sn.data.loader import Batch
-from biggan_sn.losses.penalties import build_penalty
+from biggan_sn.losses.penalties import PENALTIES, Surroundings, build_penalty
 from biggan_sn.nn import compiling
 from biggan_sn.nn.compiling import compile_passes, compile_term
 from biggan_sn.nn.lipschitz import constrain_output
@@ -44,14 +44,15 @@ def critic(row, normalized):
 
 
 def gradients(network, penalty, forward):
-    """A loss with R1 on `forward`, for each of two passes with other weights between, and all its
-    gradients."""
+    """A loss with a penalty on `forward`, for each of two passes with other weights between, and
+    all its gradients."""
     found = []
     for number in range(2):
         x = gaussian(4, 3, 5, 5, seed=number).requires_grad_()
         loss = network(x, LABELS).square().sum()
-        real = Batch(x, LABELS)
-        loss = loss + penalty(lambda *place: forward(network, *place), real, real, None)
+        real, fake = Batch(x, LABELS), Batch(gaussian(4, 3, 5, 5, seed=9), 1 - LABELS)
+        around = Surroundings(0, "training", range(4 * number, 4 * number + 4), lambda mean: mean)
+        loss = loss + penalty(lambda *place: forward(network, *place), real, fake, around)
         wanted = [p for p in network.parameters() if p.requires_grad]
         found += [loss.detach(), *torch.autograd.grad(loss, [*wanted, x])]
         with torch.no_grad():
@@ -63,11 +64,12 @@ def judge(network, images, labels):
     return network(images, labels)
 
 
-def assert_compiled_is_plain(network, forward=judge):
+def assert_compiled_is_plain(network, forward=judge, penalties=("r1",)):
     twin = deepcopy(network)
     compile_passes(network)
-    found = gradients(network, build_penalty({"r1": 3.0}, compile_term), forward)
-    expected = gradients(twin, build_penalty({"r1": 3.0}), forward)
+    weights = dict.fromkeys(penalties, 3.0)
+    found = gradients(network, build_penalty(weights, compile_term), forward)
+    expected = gradients(twin, build_penalty(weights), forward)
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() <= 1e-10 * other.abs().max()
 
@@ -78,6 +80,12 @@ def test_gradients_under_every_row(monkeypatch, row, normalized):
     """Without the last stage of the compiler, which is slow and the same for all."""
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     assert_compiled_is_plain(critic(row, normalized))
+
+
+@pytest.mark.parametrize("names", [[name] for name in PENALTIES] + [list(PENALTIES)], ids=str)
+def test_gradients_of_every_penalty(monkeypatch, names):
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    assert_compiled_is_plain(critic("spectral_norm", normalized=False), penalties=names)
 
 
 def test_gradients_by_way_of_the_whole_compiler():

@@ -12,14 +12,14 @@ from biggan_sn.config import (
     RegularizersConfig,
     SpectrumConfig,
 )
-from biggan_sn.data.loader import Loader, open_dataset
+from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES
 from biggan_sn.losses.regularizers import REGULARIZERS
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.zoo import ARCHITECTURES
 from biggan_sn.nn.lipschitz import LIPSCHITZ
-from biggan_sn.training.build import build
+from biggan_sn.training.build import build, check
 from biggan_sn.training.world import World
 
 FOR_BOTH = [name for name, row in LIPSCHITZ.items() if not row.output]
@@ -204,10 +204,62 @@ def test_bf16_computes_near_fp32_and_keeps_weights_and_logits_in_it(small_config
     assert not torch.equal(losses["bf16"], losses["fp32"]), "bf16 was really used"
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_in_half_precision_are_near_those_in_fp32(small_config, name, precision):
+    found = {}
+    for chosen in ("fp32", precision):
+        change = {"penalties": {name: 1.0}, "precision": chosen}
+        step, reals = ready(replace(whole(small_config), **change))
+        fake = step.sample(step.g.network, 0, 0, range(4))
+        value = step.penalize(next(reals), fake, 0, 0, range(4))
+        assert value.dtype == torch.float32
+        found[chosen] = value.item()
+        scalars = step(0, reals)
+        assert all(torch.isfinite(scalar) for scalar in scalars.values())
+        assert all(torch.isfinite(p).all() for p in step.d.network.parameters())
+    assert found[precision] == pytest.approx(found["fp32"], rel=0.15)
+    assert found[precision] != found["fp32"]
+
+
+@pytest.mark.parametrize(("d", "g"), [(4, 4), (2, 4), (4, 2), (1, 2)])
+def test_g_meets_the_real_images_of_d_s_last_turn_at_its_own_positions(small_config, d, g):
+    """Whatever the microbatches; and no objective that has no use for them keeps any."""
+    sides = (PlayerConfig(lr=1e-3, microbatch=images) for images in (g, d))
+    config = replace(small_config, objective="relativistic_paired_hinge", d_steps=2)
+    config = replace(config, **dict(zip(("generator", "discriminator"), sides, strict=True)))
+    step, reals = ready(config)
+    handed, judged = [], []
+
+    def watched():
+        for real in reals:
+            handed.append(real)
+            yield real
+
+    judge = step.judge
+    step.judge = lambda network, *batches: judged.append(batches) or judge(network, *batches)
+    for number in range(2):
+        handed.clear(), judged.clear()
+        step(number, watched())
+        assert len(handed) == 2 * 4 // d, "G takes none of its own"
+        last = Batch(
+            torch.cat([real.images for real in handed[4 // d :]]),
+            torch.cat([real.labels for real in handed[4 // d :]]),
+        )
+        met = [batches[0] for batches in judged if not batches[0].images.requires_grad][-4 // g :]
+        assert torch.equal(torch.cat([real.images for real in met]), last.images)
+        assert torch.equal(torch.cat([real.labels for real in met]), last.labels)
+    plain, reals = ready(replace(config, objective="hinge"))
+    plain.shown.keep = None
+    plain(0, reals)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         *({"objective": name} for name in OBJECTIVES),
+        *({"objective": n, "fgan_saturating": True} for n, r in OBJECTIVES.items() if r.saturating),
+        *({"objective": n, "real_label": 0.9} for n, row in OBJECTIVES.items() if row.smoothed),
         *({"penalties": {name: 1.0}} for name in PENALTIES),
         *({"regularizers": RegularizersConfig({n: 1e-3}, {n: 1e-3})} for n in REGULARIZERS),
         *({"lipschitz": LipschitzConfig((name,), ())} for name in FOR_BOTH),
@@ -231,10 +283,40 @@ def test_every_row_of_every_table_trains(small_config, change):
     assert any(moved(before[1], step.d.network))
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        *({"lipschitz": LipschitzConfig((), (name,))} for name in LIPSCHITZ),
+        *({"penalties": {name: 10.0}} for name in PENALTIES),
+        {"regularizers": RegularizersConfig({}, {"orthonormal": 0.1})},
+    ],
+    ids=str,
+)
+def test_a_wasserstein_d_is_held_by_anything_but_not_by_nothing(small_config, held):
+    nothing = {
+        "lipschitz": LipschitzConfig((), ()),
+        "penalties": {"r1": 0.0},
+        "regularizers": RegularizersConfig({"orthonormal": 0.1}, {}),
+    }
+    config = replace(small_config, objective="wgan", **nothing)
+    with pytest.raises(ValueError, match=r"^objective wgan: nothing keeps D Lipschitz"):
+        check(config, 1)
+    check(replace(config, **held), 1)
+    check(replace(config, objective="fgan_kl"), 1)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_cuda_takes_the_same_path(small_config, precision):
-    config = replace(whole(small_config), precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "change"),
+    [
+        *((precision, {}) for precision in ("fp32", "bf16", "fp16")),
+        *(("fp32", {"penalties": {name: 0.1}}) for name in PENALTIES),
+        ("fp32", {"objective": "relativistic_average_nonsaturating"}),
+    ],
+    ids=str,
+)
+def test_cuda_takes_the_same_path(small_config, precision, change):
+    config = replace(whole(small_config), precision=precision, **change)
     found = {}
     for device in ("cpu", "cuda"):
         step = build(config, World(device=torch.device(device)))

@@ -1,5 +1,6 @@
 """Watching asks the device for nothing that was not asked of it before."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from biggan_sn.config import CheckpointConfig, CollapseConfig, LogsConfig, MonitorConfig
+from biggan_sn.losses.objectives import OBJECTIVES
+from biggan_sn.training.monitor import Measured
 from biggan_sn.training.trainer import Trainer
+from biggan_sn.training.watch import Seen
 from biggan_sn.training.world import World
 
 
@@ -62,3 +66,18 @@ def test_what_a_blind_d_makes_meaningless_is_left_out(small_config, tmp_path):
     assert "diversity" not in seen.probed
     assert seen.probed["contrast"] == 0
     assert seen.losses == {"d_loss": 1.0}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_doubt_of_d_is_its_loss_above_the_least_there_can_be(small_config, tmp_path, name):
+    """1 for a D that cannot tell, 0 for one that has won; where losses know no end, nobody asks."""
+    row = OBJECTIVES[name]
+    trainer = Trainer(replace(small_config, objective=name), tmp_path, World())
+    nothing = torch.zeros(1)
+    for loss, doubt in ((float(row.d_loss(nothing, nothing)), 1.0), (row.least, 0.0)):
+        looks = []
+        trainer.watch.detector.observe = lambda look, looks=looks: looks.append(look) or []
+        trainer.watch.judge(Seen(2, {"d_loss": loss}, {}, Measured({}, {}), {}))
+        expected = {"d_doubt": pytest.approx(doubt)} if math.isfinite(row.least) else {}
+        assert looks[0].scalars == expected
+    trainer.watch.close()
