@@ -12,6 +12,7 @@ from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES, build_penalty, r1
 from biggan_sn.losses.regularizers import REGULARIZERS, build_regularizer, off_diagonal, rows_of
+from biggan_sn.nn.history import History
 from biggan_sn.nn.layers import SelfAttention
 from biggan_sn.nn.lipschitz import constrain
 from biggan_sn.nn.spectrum import Spectrum
@@ -134,7 +135,8 @@ def test_off_diagonal_of_nearly_orthogonal_filters_is_known_in_single_precision(
 
 def on(network, name, **target):
     """The regularizer called `name` on a network, of which nothing is known yet."""
-    return REGULARIZERS[name].term(network, Spectrum(network, 3), Sigma0Config(**target))
+    spectrum, history = Spectrum(network, 3), History(network)
+    return REGULARIZERS[name].term(network, spectrum, Sigma0Config(**target), history)
 
 
 def test_off_diagonal_of_two_equal_filters():
@@ -170,7 +172,8 @@ def test_weighted_sums():
     assert build_penalty({})(quadratic, x, x) == 0
     assert build_penalty({"r1": 0.0})(quadratic, x, x) == 0
     network = nn.Linear(3, 3)
-    total = build_regularizer({"orthogonal": 0.5}, Spectrum(network, 2), Sigma0Config())(network)
+    about = Spectrum(network, 2), Sigma0Config(), History(network)
+    total = build_regularizer({"orthogonal": 0.5}, *about)(network)
     torch.testing.assert_close(total, 0.5 * on(network, "orthogonal"))
 
 
