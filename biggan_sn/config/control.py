@@ -81,7 +81,8 @@ class Sigma0Config:
 @dataclass(frozen=True)
 class RegularizersConfig:
     """Terms on the weights, by name with their weight, as in --regularizers.generator.orthogonal
-    1e-4: rows of REGULARIZERS, which are orthogonal, orthonormal, sigma0 and sigma0_ratio.
+    1e-4: rows of REGULARIZERS, which are orthogonal, orthonormal, sigma0, sigma0_ratio and
+    historical_averaging (Salimans et al. 2016).
 
     Args:
         generator: terms on G.

@@ -8,26 +8,32 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from biggan_sn.config import Sigma0Config
+from biggan_sn.nn.history import History
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.tables import lookup
 
-Term = Callable[[nn.Module, Spectrum, Sigma0Config], Tensor]  # -> scalar
+Term = Callable[[nn.Module, Spectrum, Sigma0Config, History], Tensor]  # -> scalar
 
 
 class Regularizer(NamedTuple):
-    """A row. All act on the raw weights of convolutions and linear maps.
+    """A row. All but historical_averaging, which knows no difference between parameters, act on the
+    raw weights of convolutions and linear maps.
 
     Args:
-        term: (network, its spectrum, where sigma_0 shall be) -> scalar.
+        term: (network, its spectrum, where sigma_0 shall be, its history) -> scalar.
         needs_spectrum: it reads the spectrum, which then is searched at full depth.
+        needs_history: it reads the mean of what the parameters were, which then is kept.
     """
 
     term: Term
     needs_spectrum: bool = False
+    needs_history: bool = False
 
 
-def orthogonal(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+def orthogonal(
+    network: nn.Module, spectrum: Spectrum, target: Sigma0Config, history: History
+) -> Tensor:
     """Sum over layers of |W W^T * (1 - I)|_F^2, which leaves the norms of the filters free.
 
     Brock et al. 2019, eq. 3. The matrix of all pairs of filters is never formed:
@@ -74,7 +80,9 @@ class _OffDiagonal(torch.autograd.Function):
         return tuple(results)
 
 
-def orthonormal(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+def orthonormal(
+    network: nn.Module, spectrum: Spectrum, target: Sigma0Config, history: History
+) -> Tensor:
     """Sum over layers of |W^T W - I|_F^2 on the short side of W, where it can be 0: it pulls all
     singular values to 1, as the orthonormal regularization that Miyato et al. 2018 compare with. On
     the long side the term is the same but for a constant."""
@@ -87,14 +95,18 @@ def orthonormal(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) ->
     return torch.stack(terms).sum()
 
 
-def sigma0(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+def sigma0(
+    network: nn.Module, spectrum: Spectrum, target: Sigma0Config, history: History
+) -> Tensor:
     """Sum over layers of (sigma_0 - sigma_reg)^2: Brock et al. 2019, section 4.1. One-sided, that
     of the layers above it, unless the config says otherwise."""
     excess = [sigma - target.sigma_reg for sigma, _ in _top_sigmas(network, spectrum)]
     return _squares(torch.stack(excess), target.two_sided)
 
 
-def sigma0_ratio(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -> Tensor:
+def sigma0_ratio(
+    network: nn.Module, spectrum: Spectrum, target: Sigma0Config, history: History
+) -> Tensor:
     """Sum over layers of (sigma_0 - r * sigma_1)^2 as `sigma0`, with no gradient through sigma_1.
     A weight that has no sigma_1 takes no part."""
     excess = [
@@ -102,6 +114,14 @@ def sigma0_ratio(network: nn.Module, spectrum: Spectrum, target: Sigma0Config) -
         for sigma, second in _top_sigmas(network, spectrum)
     ]
     return _squares(torch.stack(excess), target.two_sided)
+
+
+def historical_averaging(
+    network: nn.Module, spectrum: Spectrum, target: Sigma0Config, history: History
+) -> Tensor:
+    """|theta - (1/t) sum theta[i]|^2 over all parameters of the network, i = 1 .. t being all its
+    updates so far: Salimans et al. 2016, section 3.3."""
+    return history.distance()
 
 
 def _squares(excess: Tensor, two_sided: bool) -> Tensor:
@@ -129,13 +149,14 @@ def _small_gram(matrix: Tensor) -> Tensor:
 
 
 def build_regularizer(
-    weights: Mapping[str, float], spectrum: Spectrum, target: Sigma0Config
+    weights: Mapping[str, float], spectrum: Spectrum, target: Sigma0Config, history: History
 ) -> Callable[[nn.Module], Tensor | float]:
     """The weighted sum of the regularizers named; 0 where no weight is above 0."""
     terms = [(row.term, weight) for row, weight in rows_of(weights)]
 
     def total(network: nn.Module) -> Tensor | float:
-        return sum((weight * term(network, spectrum, target) for term, weight in terms), start=0.0)
+        found = (weight * term(network, spectrum, target, history) for term, weight in terms)
+        return sum(found, start=0.0)
 
     return total
 
@@ -155,4 +176,5 @@ REGULARIZERS: dict[str, Regularizer] = {
     "orthonormal": Regularizer(orthonormal),
     "sigma0": Regularizer(sigma0, needs_spectrum=True),
     "sigma0_ratio": Regularizer(sigma0_ratio, needs_spectrum=True),
+    "historical_averaging": Regularizer(historical_averaging, needs_history=True),
 }

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from biggan_sn.config import LipschitzConfig, Sigma0Config
+from biggan_sn.nn.history import History
 from biggan_sn.nn.lipschitz import rows_of
 from biggan_sn.nn.matrices import as_matrix, chain_of, matrix_layers, raw_weight
 from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm
@@ -29,6 +30,7 @@ class Constraint:
         spectrum: of the network.
         embeddings: whether embeddings are clamped.
         follow: search the spectrum after each step even if no row reads it.
+        history: of the network, which learns of each step; by default nobody keeps one.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Constraint:
         spectrum: Spectrum,
         embeddings: bool,
         follow: bool = False,
+        history: History | None = None,
     ) -> None:
         rows = rows_of(names)
         self.network = network
         self.config = config
         self.sigma0 = sigma0
         self.spectrum = spectrum
+        self.history = history or History(network, follows=False)
         self._projections = [row.project for row in rows if row.project]
         self._limits = [row.limit for row in rows if row.limit]
         clamped = matrix_layers(network, embeddings)
@@ -67,6 +71,7 @@ class Constraint:
         else:
             self.spectrum.moved()
         self.norms.follow(self.config.power_iterations)
+        self.history.follow()
 
     @property
     def clamps(self) -> bool:

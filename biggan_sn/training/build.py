@@ -1,11 +1,11 @@
 """From a config to a step of the game that is ready to play."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks
@@ -29,6 +29,7 @@ from biggan_sn.models.zoo import (
 from biggan_sn.nn.compiling import compile_passes, compile_term, let_go
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.forms import choose_forms, read_table
+from biggan_sn.nn.history import History
 from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import LIPSCHITZ, rows_of
 from biggan_sn.nn.norm import share_statistics
@@ -160,8 +161,8 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         ),
         penalty=_penalty(config),
         penalty_every=config.penalty_every,
-        g_regularizer=build_regularizer(g_terms, g_constraint.spectrum, config.sigma0),
-        d_regularizer=build_regularizer(d_terms, d_constraint.spectrum, config.sigma0),
+        g_regularizer=_regularizer(g_terms, g_constraint, config),
+        d_regularizer=_regularizer(d_terms, d_constraint, config),
         matching=FeatureMatching(discriminator, config.feature_matching, world.ranks),
         latents=training_latents(config, attempt),
         shared=shared,
@@ -208,6 +209,13 @@ def _penalty(config: Config) -> PenaltyOnD:
     return build_penalty(config.penalties, partial(compile_term, graphs=speed.cuda_graphs))
 
 
+def _regularizer(
+    terms: Mapping[str, float], constraint: Constraint, config: Config
+) -> Callable[[nn.Module], Tensor | float]:
+    """The terms on the weights that `constraint` follows."""
+    return build_regularizer(terms, constraint.spectrum, config.sigma0, constraint.history)
+
+
 def _constraint(
     config: Config, side: str, network: Generator | Discriminator, world: World
 ) -> Constraint:
@@ -227,6 +235,7 @@ def _constraint(
         spectrum,
         CONSTRAINS_EMBEDDINGS[side],
         follow=read_by_regularizers,
+        history=History(network, follows=any(row.needs_history for row, _ in regularizers)),
     )
 
 

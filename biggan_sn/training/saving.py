@@ -15,13 +15,16 @@ from biggan_sn.checkpoint import (
     Checkpoints,
     Tensors,
     load_network,
+    load_state,
     load_tensors,
     step_of,
 )
 from biggan_sn.collapse.detector import Detector
+from biggan_sn.nn.history import History
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.step import GANStep
 
+HISTORY = "history"  # a group that only runs with historical averaging have
 INTEGERS = ("step", "position", "attempt")
 
 
@@ -39,7 +42,21 @@ def tensors_of(
             for name, tensor in spectrum.state().items()
         },
         "collapse": detector.state(),
+    } | _history_of(play)
+
+
+def _history_of(play: GANStep) -> dict[str, dict[str, Tensor]]:
+    """The histories of the weights as a group, where one is kept."""
+    tensors = {
+        f"{network}/{name}": tensor
+        for network, history in _histories(play).items()
+        for name, tensor in history.state().items()
     }
+    return {HISTORY: tensors} if tensors else {}
+
+
+def _histories(play: GANStep) -> dict[str, History]:
+    return {"G": play.g_constraint.history, "D": play.d_constraint.history}
 
 
 def moments_of(play: GANStep) -> dict[str, dict[str, Tensor]]:
@@ -63,8 +80,7 @@ def restore(path: Path, play: GANStep, spectra: Mapping[str, Spectrum], detector
 
     def load_spectra(state: dict[str, Tensor]) -> None:
         for network, spectrum in spectra.items():
-            mine = {n: t for n, t in state.items() if n.startswith(f"{network}/")}
-            spectrum.load_state({n.removeprefix(f"{network}/"): t for n, t in mine.items()})
+            spectrum.load_state(_part(state, network))
 
     groups = {"spectra": load_spectra, "collapse": detector.load_state}
     if step_of(path) > 0:  # before the first step an optimizer has no state
@@ -76,6 +92,24 @@ def restore(path: Path, play: GANStep, spectra: Mapping[str, Spectrum], detector
             load(tensors)
         except ValueError as error:
             raise CheckpointError(f"{path / name}.safetensors: {error}") from error
+    _restore_histories(path, play)
+
+
+def _restore_histories(path: Path, play: GANStep) -> None:
+    """Where the checkpoint has none, they begin with the weights that it has."""
+    there = f"{HISTORY}.safetensors" in load_state(path)["files"]
+    state = load_tensors(path, HISTORY) if there else {}
+    for network, history in _histories(play).items():
+        try:
+            history.load_state(_part(state, network))
+        except ValueError as error:
+            raise CheckpointError(f"{path / HISTORY}.safetensors: {error}") from error
+
+
+def _part(state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """What belongs to one network, by its name within that."""
+    prefix = f"{network}/"
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
 def integers_of(path: Path, state: Mapping[str, Any]) -> list[int]:

@@ -9,6 +9,7 @@ from torch import nn
 from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.losses.penalties import PENALTIES, build_penalty
 from biggan_sn.losses.regularizers import REGULARIZERS, build_regularizer, off_diagonal, rows_of
+from biggan_sn.nn.history import History
 from biggan_sn.nn.lipschitz import constrain
 from biggan_sn.nn.spectrum import Spectrum
 
@@ -38,7 +39,8 @@ def test_off_diagonal_of_nearly_orthogonal_filters_is_known_in_single_precision(
 
 def on(network, name, **target):
     """The regularizer called `name` on a network, of which nothing is known yet."""
-    return REGULARIZERS[name].term(network, Spectrum(network, 3), Sigma0Config(**target))
+    spectrum, history = Spectrum(network, 3), History(network)
+    return REGULARIZERS[name].term(network, spectrum, Sigma0Config(**target), history)
 
 
 def test_off_diagonal_of_two_equal_filters():
@@ -59,7 +61,8 @@ def test_orthogonal_takes_raw_weights_and_leaves_embeddings_alone():
 
 def test_weighted_sums():
     network = nn.Linear(3, 3)
-    total = build_regularizer({"orthogonal": 0.5}, Spectrum(network, 2), Sigma0Config())(network)
+    about = Spectrum(network, 2), Sigma0Config(), History(network)
+    total = build_regularizer({"orthogonal": 0.5}, *about)(network)
     torch.testing.assert_close(total, 0.5 * on(network, "orthogonal"))
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.losses.regularizers import REGULARIZERS
 from biggan_sn.nn.constraint import Constraint
+from biggan_sn.nn.history import History
 from biggan_sn.nn.lipschitz import constrain
 from biggan_sn.nn.matrices import as_matrix, named_weights, raw_weight
 from biggan_sn.nn.spectrum import Spectrum
@@ -296,7 +297,7 @@ def term(network, name, **sigma0):
     spectrum = Spectrum(network, 3)
     for _ in range(4):
         spectrum.refresh()
-    return REGULARIZERS[name].term(network, spectrum, Sigma0Config(**sigma0))
+    return REGULARIZERS[name].term(network, spectrum, Sigma0Config(**sigma0), History(network))
 
 
 def two_layers(*sigmas):
@@ -424,6 +425,6 @@ def test_descent_on_orthonormal_drives_all_values_to_one(shape):
     optimizer = torch.optim.SGD(network.parameters(), 0.02)
     for _ in range(400):
         optimizer.zero_grad()
-        REGULARIZERS["orthonormal"].term(network, None, Sigma0Config()).backward()
+        REGULARIZERS["orthonormal"].term(network, None, Sigma0Config(), None).backward()
         optimizer.step()
     torch.testing.assert_close(values_of(network), torch.ones(3, dtype=torch.float64))
