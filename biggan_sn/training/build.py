@@ -130,7 +130,6 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
     g_constraint = _constraint(config, "generator", generator, world)
     d_constraint = _constraint(config, "discriminator", discriminator, world)
     average.update(generator, step=-1)  # with u, v and sigma as they are now
-    g_terms, d_terms = config.regularizers.generator, config.regularizers.discriminator
     return GANStep(
         g=g,
         d=d,
@@ -140,8 +139,8 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         objective=lookup(OBJECTIVES, config.objective, "objective"),
         penalty=_penalty(config),
         penalty_every=config.penalty_every,
-        g_regularizer=_regularizer(g_terms, g_constraint, config),
-        d_regularizer=_regularizer(d_terms, d_constraint, config),
+        g_regularizer=_regularizer(config, "generator", g_constraint),
+        d_regularizer=_regularizer(config, "discriminator", d_constraint),
         matching=FeatureMatching(discriminator, config.feature_matching, world.ranks),
         latents=training_latents(config, attempt),
         d_steps=config.d_steps,
@@ -186,9 +185,10 @@ def _penalty(config: Config) -> Penalty:
 
 
 def _regularizer(
-    terms: Mapping[str, float], constraint: Constraint, config: Config
+    config: Config, side: str, constraint: Constraint
 ) -> Callable[[nn.Module], Tensor | float]:
     """The terms on the weights that `constraint` follows."""
+    terms = getattr(config.regularizers, side)
     return build_regularizer(terms, constraint.spectrum, config.sigma0, constraint.history)
 
 
