@@ -41,6 +41,17 @@ def _samples(step: GANStep) -> Played:
     return draw
 
 
+def _g(step: GANStep) -> Played:
+    def update(number: int, reals: Iterator[Batch]) -> object:
+        if step.compares:
+            step.shown.forget()
+            for _ in step.d.microbatches():
+                step.shown.keep(next(reals))
+        return step.update_generator(number, Means())
+
+    return update
+
+
 def _weights(step: GANStep) -> Played:
     """What a step does with weights, whatever the number of images: terms on them, Adam, spectra
     and clamps, the average."""
@@ -73,10 +84,7 @@ PLAYS: dict[str, Play] = {
         lambda step: lambda number, reals: step.update_discriminator(number, 0, reals, Means()),
         lambda config: config.batch_size,
     ),
-    "g": Play(
-        lambda step: lambda number, reals: step.update_generator(number, Means()),
-        lambda config: config.batch_size,
-    ),
+    "g": Play(_g, lambda config: config.batch_size),
     "weights": Play(_weights, lambda config: config.d_steps * config.batch_size, True),
     "sample": Play(_samples, lambda config: config.batch_size),
 }

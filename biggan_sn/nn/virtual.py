@@ -12,8 +12,8 @@ class VirtualBatchNorm2d(nn.Module):
 
     The reference batch goes first in every pass, so that its statistics are those of the weights as
     they are, and gradients pass through them. It costs what so many more images cost: a pass over
-    as many as it has takes twice as long and twice the memory. No output depends on the other
-    images of a pass, in training or not, so nothing is tracked and processes exchange nothing.
+    as many as it has takes twice as long at least, and twice the memory. No output depends on the
+    other images of a pass, in training or not: nothing is tracked and processes exchange nothing.
     Statistics are fp32 or better. Shapes: [R + N, C, H, W] -> [R + N, C, H, W].
 
     Args:

@@ -148,8 +148,11 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
     g_constraint = _constraint(config, "generator", generator, world)
     d_constraint = _constraint(config, "discriminator", discriminator, world)
     average.update(generator, step=-1)  # with u, v and sigma as they are now
+<<<<<<< HEAD
     shared = partial(mean_over_replicas, ranks=world.ranks)
     g_terms, d_terms = config.regularizers.generator, config.regularizers.discriminator
+=======
+>>>>>>> ea69d3773b6bb28a33a716e3087fc4e37eb3e1cf
     return GANStep(
         g=g,
         d=d,
@@ -161,8 +164,8 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         ),
         penalty=_penalty(config),
         penalty_every=config.penalty_every,
-        g_regularizer=_regularizer(g_terms, g_constraint, config),
-        d_regularizer=_regularizer(d_terms, d_constraint, config),
+        g_regularizer=_regularizer(config, "generator", g_constraint),
+        d_regularizer=_regularizer(config, "discriminator", d_constraint),
         matching=FeatureMatching(discriminator, config.feature_matching, world.ranks),
         latents=training_latents(config, attempt),
         shared=shared,
@@ -210,9 +213,10 @@ def _penalty(config: Config) -> PenaltyOnD:
 
 
 def _regularizer(
-    terms: Mapping[str, float], constraint: Constraint, config: Config
+    config: Config, side: str, constraint: Constraint
 ) -> Callable[[nn.Module], Tensor | float]:
     """The terms on the weights that `constraint` follows."""
+    terms = getattr(config.regularizers, side)
     return build_regularizer(terms, constraint.spectrum, config.sigma0, constraint.history)
 
 

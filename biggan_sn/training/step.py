@@ -62,7 +62,7 @@ class GANStep:
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
                 real = next(reals)
-                if self.objective.relative or self.matching.layers:
+                if self.compares:
                     self.shown.keep(real)
                 with torch.no_grad():
                     fake = self.sample(self.g.network, step, turn, share)
@@ -96,6 +96,11 @@ class GANStep:
         seen.add(g_scale=self.g.scale.shown(self.device))
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
+
+    @property
+    def compares(self) -> bool:
+        """Whether G's update asks for the real images of D's last turn."""
+        return self.objective.relative or bool(self.matching.layers)
 
     def _begin(self) -> None:
         """Nothing of the update before is needed any more."""

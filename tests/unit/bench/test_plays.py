@@ -1,11 +1,14 @@
 """What of a step is repeated when only its side of the weights is."""
 
 from dataclasses import replace
+from itertools import repeat
 
+import pytest
 import torch
 
 from biggan_sn.bench.plays import PLAYS
-from biggan_sn.config import RegularizersConfig
+from biggan_sn.config import FeatureMatchingConfig, RegularizersConfig
+from biggan_sn.data.loader import Batch
 from biggan_sn.training.build import build
 from biggan_sn.training.world import World
 
@@ -31,3 +34,20 @@ def test_weights_go_where_their_terms_and_nothing_else_takes_them(small_config):
     assert steps == [{3}, {1}]
     assert found
     assert all("weight" in name for name in found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": "relativistic_paired_nonsaturating"},
+        {"feature_matching": FeatureMatchingConfig(("blocks.1",))},
+    ],
+    ids=["relativistic", "feature matching"],
+)
+def test_an_update_of_g_alone_has_the_real_images_that_it_asks_for(small_config, change):
+    step = build(replace(small_config, **change), World())
+    images = torch.rand(step.d.microbatch, 3, 32, 32)
+    reals = repeat(Batch(images, torch.zeros(len(images), dtype=torch.int64)))
+    play = PLAYS["g"].ready(step)
+    for number in range(2):
+        play(number, reals)
