@@ -148,11 +148,7 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
     g_constraint = _constraint(config, "generator", generator, world)
     d_constraint = _constraint(config, "discriminator", discriminator, world)
     average.update(generator, step=-1)  # with u, v and sigma as they are now
-<<<<<<< HEAD
     shared = partial(mean_over_replicas, ranks=world.ranks)
-    g_terms, d_terms = config.regularizers.generator, config.regularizers.discriminator
-=======
->>>>>>> ea69d3773b6bb28a33a716e3087fc4e37eb3e1cf
     return GANStep(
         g=g,
         d=d,
