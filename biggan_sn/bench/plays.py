@@ -42,12 +42,12 @@ def _samples(step: GANStep) -> Played:
 
 
 def _g(step: GANStep) -> Played:
-    def update(number: int, reals: Iterator[Batch]) -> object:
+    def update(number: int, reals: Iterator[Batch]) -> None:
         if step.compares:
             step.shown.forget()
             for _ in step.d.microbatches():
                 step.shown.keep(next(reals))
-        return step.update_generator(number, Means())
+        step.update_generator(number, Means())
 
     return update
 

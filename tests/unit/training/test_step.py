@@ -271,7 +271,8 @@ def test_g_meets_the_real_images_of_d_s_last_turn_at_its_own_positions(small_con
 def test_every_row_of_every_table_trains(small_config, change):
     config = whole(small_config)
     if name := change.get("architecture"):
-        model = replace(config.model, name=name, shared_dim=None, generator_attention=())
+        model = {"name": name, "channels": 4, "shared_dim": None, "generator_attention": ()}
+        model = replace(config.model, **model)
         config = replace(config, model=model)
     else:
         config = replace(config, **change)
