@@ -77,7 +77,7 @@ def of_orthogonal(layers):
     term = REGULARIZERS["orthogonal"].term
 
     def work():
-        term(network, None, Sigma0Config()).backward()
+        term(network, None, Sigma0Config(), None).backward()
 
     return launches(work)
 
