@@ -63,6 +63,9 @@ def mixing(generator: Generator) -> Generator:
         for name, child in parent.named_children():
             if isinstance(child, nn.Embedding):  # a generator embeds nothing but classes
                 setattr(parent, name, ClassMixture(child))
+    if copy.reference_y is not None and copy.reference_z is not None:
+        weights = F.one_hot(copy.reference_y, copy.num_classes)
+        copy.reference_y = weights.to(copy.reference_z.dtype)
     return copy
 
 

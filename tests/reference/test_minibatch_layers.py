@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from biggan_sn.data.loader import Loader, open_dataset
-from biggan_sn.losses.penalties import r1
+from biggan_sn.data.loader import Batch, Loader, open_dataset
+from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.zoo import build_discriminator
 from biggan_sn.nn.lipschitz import constrain_output
@@ -192,7 +192,7 @@ def test_r1_takes_the_gradient_of_the_sum_of_logits(name):
     head = nn.Linear(6 + layer.width, 1).double()
     x = torch.randn(3, 1, 2, 2, dtype=torch.float64)
 
-    def critic(images):
+    def critic(images, labels=None):
         h = torch.tanh(first(images.flatten(1)))
         return (head(layer(h)) + last(h)).squeeze(1)
 
@@ -203,7 +203,8 @@ def test_r1_takes_the_gradient_of_the_sum_of_logits(name):
         with torch.no_grad():
             total = ((critic(x + nudge) - critic(x - nudge)).sum() / 2e-5).item()
         squares += total**2
-    penalty = r1(critic, x, x)
+    real = Batch(x, torch.zeros(3, dtype=torch.int64))
+    penalty = build_penalty({"r1": 1.0})(critic, real, real, None)
     assert penalty.item() == pytest.approx(squares / 3 / 2, rel=1e-6)
     penalty.backward()
     assert first.weight.grad.abs().max() > 0

@@ -30,10 +30,12 @@ NAMES = tuple(ARCHITECTURES)
 CLASSES = (2, 0, 1)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*((name, "batch") for name in NAMES), ("biggan", "virtual_batch")])
 def generator(request, small_config):
-    """Every architecture: with an embedding that all share, and with a table in each norm."""
-    model = replace(small_config.model, name=request.param, shared_dim=None)
+    """Every architecture: with an embedding that all share, and with a table in each norm; and one
+    whose norms see classes of their own."""
+    name, norm = request.param
+    model = replace(small_config.model, name=name, channels=4, shared_dim=None, norm=norm)
     torch.manual_seed(0)
     network = build_generator(replace(small_config, model=model)).eval().requires_grad_(False)
     for module in network.modules():  # fresh ones are so small that classes hardly differ

@@ -333,9 +333,9 @@ def test_it_takes_no_more_images_at_once_than_training_and_finds_the_same(
     for side, most in (("g", play.g), ("d", play.d)):
         forward = most.network.forward
 
-        def noting(x, y, side=side, forward=forward):
+        def noting(x, y, *sizes_of_kinds, side=side, forward=forward):
             sizes[side].append(len(x))
-            return forward(x, y)
+            return forward(x, y, *sizes_of_kinds)
 
         monkeypatch.setattr(most.network, "forward", noting)
     in_parts = look(probe_of(config, play))
