@@ -11,7 +11,7 @@ from biggan_sn.config import Sigma0Config
 from biggan_sn.nn.history import History
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.spectrum import Spectrum
-from biggan_sn.tables import weighted_rows
+from biggan_sn.tables import lookup
 
 Term = Callable[[nn.Module, Spectrum, Sigma0Config, History], Tensor]  # -> scalar
 
@@ -167,7 +167,8 @@ def rows_of(weights: Mapping[str, float]) -> list[tuple[Regularizer, float]]:
     Raises:
         ValueError: a name that is no row of REGULARIZERS.
     """
-    return weighted_rows(REGULARIZERS, weights, "regularizer")
+    rows = [(lookup(REGULARIZERS, name, "regularizer"), w) for name, w in weights.items()]
+    return [(row, weight) for row, weight in rows if weight > 0]
 
 
 REGULARIZERS: dict[str, Regularizer] = {

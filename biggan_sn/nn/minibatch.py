@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from biggan_sn.nn.normalizing import ALONE
 from biggan_sn.nn.precision import at_least_fp32, without_autocast
-from biggan_sn.nn.replicas import Sharing, gather_over_replicas, sharing_for
+from biggan_sn.nn.replicas import Sharing, gather_over_replicas
 
 KERNELS, KERNEL_DIM = 100, 5  # B and C of minibatch discrimination
 GROUP = 4  # images whose deviation is one
@@ -57,8 +58,7 @@ class MinibatchLayer(nn.Module):
 
     def _of_kind(self, h: Tensor) -> Tensor:
         """Statistics [n, width] of images of one kind, h [n, C]."""
-        planned = self.sharing if self.training else None
-        sharing = sharing_for(planned, len(h), "minibatch layer")
+        sharing = self._sharing(len(h))
         return torch.cat([self._joined(part, sharing) for part in h.chunk(sharing.parts)])
 
     def _joined(self, h: Tensor, sharing: Sharing) -> Tensor:
@@ -67,6 +67,17 @@ class MinibatchLayer(nn.Module):
             return self.compare(rows, rows, 0)
         first = torch.distributed.get_rank(sharing.group) * len(h)
         return self.compare(rows, gather_over_replicas(rows, sharing.group), first)
+
+    def _sharing(self, images: int) -> Sharing:
+        if self.sharing is None or not self.training:
+            return ALONE
+        if images not in self.sharing:
+            sizes = " or ".join(map(str, self.sharing))
+            raise ValueError(
+                f"minibatch layer over processes: {images} images of a kind, where every process "
+                f"must have {sizes}; its statistics would not be those of the whole"
+            )
+        return self.sharing[images]
 
     def rows(self, h: Tensor) -> Tensor:
         """What is compared: [n, C] -> [n, anything]."""

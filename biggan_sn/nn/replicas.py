@@ -1,6 +1,6 @@
 """What processes that train together tell one another: sums, and the work of one for all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -71,27 +71,6 @@ class Sharing(NamedTuple):
 
     parts: int
     group: dist.ProcessGroup | None
-
-
-ALONE = Sharing(1, None)
-
-
-def sharing_for(planned: Mapping[int, Sharing] | None, images: int, what: str) -> Sharing:
-    """How a pass of so many images comes by its statistics, as `planned` by that number; each
-    process for itself if nobody planned.
-
-    Raises:
-        ValueError: nobody spoke of this number; the message begins with `what`.
-    """
-    if planned is None:
-        return ALONE
-    if images not in planned:
-        sizes = " or ".join(map(str, planned))
-        raise ValueError(
-            f"{what} over processes: {images} images in a pass, where every process must have "
-            f"{sizes}; its statistics would not be those of the whole"
-        )
-    return planned[images]
 
 
 def plan_sharing(here: int, together: int, ranks: int) -> tuple[int, int]:
