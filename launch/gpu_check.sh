@@ -58,6 +58,8 @@ for batch in $BATCHES; do # until it no longer fits
     [[ $batch == "$first" ]] || bench "step_$batch" --batch_size "$batch" --rounds 2 --steps_per_round 2
 done
 bench px256 --batch_size "$first" --rounds 2 --steps_per_round 2 --data.resolution 256 --model.z_dim 140
+bench deep256 --batch_size "$first" --rounds 2 --steps_per_round 2 --data.resolution 256 \
+    --model.name biggan_deep --model.channels 128 --model.z_dim 128
 bench weights --mode weights --batch_size "$first" --rounds 5 --steps_per_round 4
 bench sample --mode sample --batch_size "$first" --rounds 5
 # Last: compilers take minutes.
