@@ -18,3 +18,15 @@ def lookup(table: Mapping[str, Row], name: str, kind: str) -> Row:
     nearest = get_close_matches(name, table, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise ValueError(f"unknown {kind} {name!r}{hint} ({', '.join(sorted(table))})")
+
+
+def weighted_rows(
+    table: Mapping[str, Row], weights: Mapping[str, float], kind: str
+) -> list[tuple[Row, float]]:
+    """The rows named whose weight is above 0, and their weights.
+
+    Raises:
+        ValueError: a name that is no row; see `lookup`.
+    """
+    rows = [(lookup(table, name, kind), weight) for name, weight in weights.items()]
+    return [(row, weight) for row, weight in rows if weight > 0]

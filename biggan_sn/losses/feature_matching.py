@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from biggan_sn.config import FeatureMatchingConfig
 from biggan_sn.nn.precision import at_least_fp32
-from biggan_sn.nn.replicas import sum_over_replicas
+from biggan_sn.nn.replicas import mean_over_replicas
 
 Features = dict[str, Tensor]  # by the name of the layer
 _SILENT = (nn.ModuleList, nn.ModuleDict, nn.Embedding)  # never called, or not with an image
@@ -70,14 +69,10 @@ class FeatureMatching:
     def means(self, features: Mapping[str, Tensor]) -> Features:
         """Their means over the images of this pass on all processes: [N, ...] -> [...]. Every
         process must call it."""
-        return {name: self._mean(at_least_fp32(feature)) for name, feature in features.items()}
-
-    def _mean(self, x: Tensor) -> Tensor:
-        total = x.sum(0)
-        if self._ranks > 1:
-            assert dist.group.WORLD is not None
-            total = sum_over_replicas(total, dist.group.WORLD)
-        return total / (len(x) * self._ranks)
+        return {
+            name: mean_over_replicas(at_least_fp32(feature).mean(0), self._ranks)
+            for name, feature in features.items()
+        }
 
     def loss(self, fake: Mapping[str, Tensor], real: Sequence[Features]) -> Tensor | float:
         """The term at its weight, 0 where no layer is asked for.

@@ -12,7 +12,7 @@ from torch import Tensor
 from biggan_sn.data.loader import Batch, send
 from biggan_sn.nn.precision import inner_gradient
 from biggan_sn.positions import uniform, words
-from biggan_sn.tables import lookup
+from biggan_sn.tables import weighted_rows
 
 Judge = Callable[[Tensor, Tensor], Tensor]  # D: images [N, C, H, W], labels [N] -> logits [N]
 Place = tuple[Tensor, Tensor]  # images and their labels
@@ -103,7 +103,7 @@ def build_penalty(
     Raises:
         ValueError: a name that is no row of PENALTIES.
     """
-    rows = rows_of(weights)
+    rows = weighted_rows(PENALTIES, weights, "penalty")
 
     def paid(judge: Judge, places: Sequence[Place]) -> Tensor:
         terms = [
@@ -130,16 +130,6 @@ def _squared_slopes(judge: Judge, place: Place) -> Tensor:
     images, labels = place
     _, gradient = inner_gradient(lambda x: judge(x, labels), images)
     return gradient.square().flatten(1).sum(1)
-
-
-def rows_of(weights: Mapping[str, float]) -> list[tuple[Penalty, float]]:
-    """The rows named whose weight is above 0, and their weights.
-
-    Raises:
-        ValueError: a name that is no row of PENALTIES.
-    """
-    rows = [(lookup(PENALTIES, name, "penalty"), w) for name, w in weights.items()]
-    return [(row, weight) for row, weight in rows if weight > 0]
 
 
 PENALTIES: dict[str, Penalty] = {

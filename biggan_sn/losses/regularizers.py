@@ -11,7 +11,7 @@ from biggan_sn.config import Sigma0Config
 from biggan_sn.nn.history import History
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.spectrum import Spectrum
-from biggan_sn.tables import lookup
+from biggan_sn.tables import weighted_rows
 
 Term = Callable[[nn.Module, Spectrum, Sigma0Config, History], Tensor]  # -> scalar
 
@@ -167,8 +167,7 @@ def rows_of(weights: Mapping[str, float]) -> list[tuple[Regularizer, float]]:
     Raises:
         ValueError: a name that is no row of REGULARIZERS.
     """
-    rows = [(lookup(REGULARIZERS, name, "regularizer"), w) for name, w in weights.items()]
-    return [(row, weight) for row, weight in rows if weight > 0]
+    return weighted_rows(REGULARIZERS, weights, "regularizer")
 
 
 REGULARIZERS: dict[str, Regularizer] = {

@@ -71,19 +71,20 @@ def discriminator_stages(
     Raises:
         ValueError: attention at a resolution where no block ends.
     """
-    widths, halvings = DISCRIMINATOR_WIDTHS[resolution]
-    resolutions = [resolution // 2 ** min(i + 1, halvings) for i in range(len(widths))]
+    multiples, halvings = DISCRIMINATOR_WIDTHS[resolution]
+    widths = [IMAGE_CHANNELS, *(channels * multiple for multiple in multiples)]
+    return _descent(resolution, widths, halvings, attention)
+
+
+def _descent(
+    resolution: int, widths: Sequence[int], halvings: int, attention: Sequence[int]
+) -> tuple[Stage, ...]:
+    """A stage from each width to the next; the first `halvings` of them halve the resolution."""
+    resolutions = [resolution // 2 ** min(i + 1, halvings) for i in range(len(widths) - 1)]
     _check_attention("discriminator", attention, resolutions)
-    before = (IMAGE_CHANNELS, *(channels * width for width in widths[:-1]))
     return tuple(
-        Stage(
-            before[i],
-            channels * width,
-            i < halvings,
-            resolutions[i],
-            resolutions[i] in attention and resolutions.index(resolutions[i]) == i,
-        )
-        for i, width in enumerate(widths)
+        Stage(before, after, i < halvings, side, side in attention and resolutions.index(side) == i)
+        for i, ((before, after), side) in enumerate(zip(pairwise(widths), resolutions, strict=True))
     )
 
 
@@ -121,18 +122,16 @@ def deep_discriminator_stages(
     Raises:
         ValueError: attention at a resolution where no block ends.
     """
-    widths, halvings = DISCRIMINATOR_WIDTHS[resolution]
-    resolutions = [resolution // 2 ** min(i + 1, halvings) for i in range(len(widths) - 1)]
-    _check_attention("discriminator", attention, resolutions)
-    stages = []
-    for i, (before, after) in enumerate(pairwise(widths)):
-        side = resolutions[i]
-        attends = side in attention and resolutions.index(side) == i
-        stages += [
-            Stage(channels * before, channels * after, i < halvings, side, False),
-            Stage(channels * after, channels * after, False, side, attends),
-        ]
-    return tuple(stages)
+    multiples, halvings = DISCRIMINATOR_WIDTHS[resolution]
+    widths = [channels * multiple for multiple in multiples]
+    pairs = (
+        (
+            replace(stage, attention=False),
+            replace(stage, in_channels=stage.out_channels, resamples=False),
+        )
+        for stage in _descent(resolution, widths, halvings, attention)
+    )
+    return tuple(stage for pair in pairs for stage in pair)
 
 
 def _check_attention(network: str, attention: Sequence[int], resolutions: list[int]) -> None:

@@ -6,14 +6,14 @@ better. The gradient at an image then has a part from the logit of every other: 
 of their sum, as Karras et al. do; gradient normalization, which needs one per logit, is refused.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from biggan_sn.nn.normalizing import ALONE
 from biggan_sn.nn.precision import at_least_fp32, without_autocast
-from biggan_sn.nn.replicas import Sharing, gather_over_replicas
+from biggan_sn.nn.replicas import Sharing, gather_over_replicas, sharing_for
 
 KERNELS, KERNEL_DIM = 100, 5  # B and C of minibatch discrimination
 GROUP = 4  # images whose deviation is one
@@ -31,7 +31,7 @@ class Apart(nn.Module):
         return h
 
 
-class MinibatchLayer(nn.Module):
+class MinibatchLayer(nn.Module, ABC):
     """Features beside statistics of theirs: h [N, C] -> [N, C + width].
 
     Attributes:
@@ -58,7 +58,8 @@ class MinibatchLayer(nn.Module):
 
     def _of_kind(self, h: Tensor) -> Tensor:
         """Statistics [n, width] of images of one kind, h [n, C]."""
-        sharing = self._sharing(len(h))
+        planned = self.sharing if self.training else None
+        sharing = sharing_for(planned, len(h), "minibatch layer")
         return torch.cat([self._joined(part, sharing) for part in h.chunk(sharing.parts)])
 
     def _joined(self, h: Tensor, sharing: Sharing) -> Tensor:
@@ -68,25 +69,14 @@ class MinibatchLayer(nn.Module):
         first = torch.distributed.get_rank(sharing.group) * len(h)
         return self.compare(rows, gather_over_replicas(rows, sharing.group), first)
 
-    def _sharing(self, images: int) -> Sharing:
-        if self.sharing is None or not self.training:
-            return ALONE
-        if images not in self.sharing:
-            sizes = " or ".join(map(str, self.sharing))
-            raise ValueError(
-                f"minibatch layer over processes: {images} images of a kind, where every process "
-                f"must have {sizes}; its statistics would not be those of the whole"
-            )
-        return self.sharing[images]
-
     def rows(self, h: Tensor) -> Tensor:
         """What is compared: [n, C] -> [n, anything]."""
         return h
 
+    @abstractmethod
     def compare(self, mine: Tensor, together: Tensor, first: int) -> Tensor:
         """Statistics [n, width] of the images here. `together` are the rows [N, ...] of all images,
         of which those here, `mine` [n, ...], begin with number `first`."""
-        raise NotImplementedError
 
 
 class MinibatchDiscrimination(MinibatchLayer):

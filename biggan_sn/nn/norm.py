@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from biggan_sn.nn.minibatch import MinibatchLayer
-from biggan_sn.nn.normalizing import ALONE, Running, normalize
-from biggan_sn.nn.replicas import Sharing, average_over_replicas, share
+from biggan_sn.nn.normalizing import Running, normalize
+from biggan_sn.nn.replicas import ALONE, Sharing, average_over_replicas, share, sharing_for
 from biggan_sn.nn.virtual import VirtualBatchNorm2d
 
 
@@ -36,7 +36,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     ) -> Tensor:
         """With `gain` and `bias` [N, C], one for each image: norm(input) * gain + bias."""
         self._check_input_dim(input)
-        sharing = self._sharing(len(input)) if self.training else ALONE
+        planned = self.sharing if self.training else None
+        sharing = sharing_for(planned, len(input), "batch norm")
         if gain is None or bias is None:
             if sharing == ALONE:
                 return super().forward(input)
@@ -45,18 +46,6 @@ class BatchNorm2d(nn.BatchNorm2d):
             gain, bias = gain[:, :, None, None], bias[:, :, None, None]
             return torch.addcmul(bias, super().forward(input), gain)
         return normalize(input, gain, bias, self._running(), self.eps, sharing)
-
-    def _sharing(self, images: int) -> Sharing:
-        """How a batch of so many images comes by its statistics."""
-        if self.sharing is None:
-            return ALONE
-        if images not in self.sharing:
-            sizes = " or ".join(map(str, self.sharing))
-            raise ValueError(
-                f"batch norm over processes: a batch of {images} images, where every process "
-                f"must have {sizes}; its statistics would not be those of the whole"
-            )
-        return self.sharing[images]
 
     def _affine(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Gain and bias [C] of the norm itself; 1 and 0 where it has none."""

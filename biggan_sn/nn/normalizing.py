@@ -17,9 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from biggan_sn.nn.precision import at_least_fp32
-from biggan_sn.nn.replicas import Sharing, sum_over_replicas
-
-ALONE = Sharing(1, None)
+from biggan_sn.nn.replicas import ALONE, Sharing, sum_over_replicas
 
 
 class Running(NamedTuple):

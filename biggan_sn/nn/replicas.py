@@ -1,6 +1,6 @@
 """What processes that train together tell one another: sums, and the work of one for all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +71,27 @@ class Sharing(NamedTuple):
 
     parts: int
     group: dist.ProcessGroup | None
+
+
+ALONE = Sharing(1, None)
+
+
+def sharing_for(planned: Mapping[int, Sharing] | None, images: int, what: str) -> Sharing:
+    """How a batch of so many images comes by its statistics, as `planned` by that number; by itself
+    if nothing was planned.
+
+    Raises:
+        ValueError: nobody spoke of a batch of this size to `what`.
+    """
+    if planned is None:
+        return ALONE
+    if images not in planned:
+        sizes = " or ".join(map(str, planned))
+        raise ValueError(
+            f"{what} over processes: a batch of {images} images, where every process "
+            f"must have {sizes}; its statistics would not be those of the whole"
+        )
+    return planned[images]
 
 
 def plan_sharing(here: int, together: int, ranks: int) -> tuple[int, int]:

@@ -225,7 +225,7 @@ def test_parts_of_a_batch_have_statistics_of_their_own(kind):
     share_statistics(nn.Sequential(layer), [8], 4, 1)
     halves = torch.cat([layer.eval()(part) for part in h.split(4)])
     torch.testing.assert_close(layer.train()(h), halves)
-    with pytest.raises(ValueError, match="3 images of a kind, where every process must have 8"):
+    with pytest.raises(ValueError, match="a batch of 3 images, where every process must have 8"):
         layer(h[:3])
     layer.eval()(h[:3])
 
