@@ -380,7 +380,7 @@ def assert_names(line, teller, lost, part, life):
     assert line.startswith(
         f"biggan-sn: error: rank {teller}: rank {lost} (process {pid} on {socket.gethostname()}, "
     )
-    assert re.search(r"step \d+, \w+\) no longer answers; ", line)
+    assert re.search(r"step \d+, [\w ]+\) no longer answers; ", line)
     assert "start it again with the same command and it goes on" in line
     assert "RESTARTS=" in line
 
