@@ -33,6 +33,7 @@ __all__ = [
     "FeatureMatchingConfig",
     "LipschitzConfig",
     "LogsConfig",
+    "LrDecayConfig",
     "ModelConfig",
     "MonitorConfig",
     "PlayerConfig",
@@ -137,6 +138,33 @@ class PlayerConfig:
 
 
 @dataclass(frozen=True)
+class LrDecayConfig:
+    """How the learning rates of both sides end: along a straight line to 0, as in the recipes of
+    WGAN-GP and SNGAN.
+
+    Args:
+        start: step from which on they fall.
+        end: step at which they are 0, and no run is longer; 0: they never fall.
+    """
+
+    start: int = 0
+    end: int = 0
+
+    def __post_init__(self) -> None:
+        require_not_negative("lr_decay", self, "start", "end")
+        require(
+            self.end == 0 or self.start < self.end,
+            f"lr_decay.end must come after lr_decay.start {self.start}, got {self.end}",
+        )
+
+    def share(self, step: int) -> float:
+        """The part of the rates that is left at a step, from 1 to 0."""
+        if self.end == 0:
+            return 1.0
+        return min(1.0, max(0.0, (self.end - step) / (self.end - self.start)))
+
+
+@dataclass(frozen=True)
 class EMAConfig:
     """The moving average of G's weights, which is what one samples from.
 
@@ -199,6 +227,7 @@ class Config:
     feature_matching: FeatureMatchingConfig = field(default_factory=FeatureMatchingConfig)
     generator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=5e-5))
     discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
+    lr_decay: LrDecayConfig = field(default_factory=LrDecayConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     collapse: CollapseConfig = field(default_factory=CollapseConfig)
@@ -218,6 +247,10 @@ class Config:
             value = getattr(self, name)
             require(value > 0, f"{name} must be positive, got {value}")
         require(self.seed >= 0, f"seed must be 0 or more, got {self.seed}")
+        require(
+            self.lr_decay.end == 0 or self.steps <= self.lr_decay.end,
+            f"steps {self.steps}: learning rates are 0 from lr_decay.end {self.lr_decay.end} on",
+        )
         require(
             self.precision in PRECISIONS,
             f"precision must be one of {PRECISIONS}, got {self.precision!r}",

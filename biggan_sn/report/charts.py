@@ -92,6 +92,7 @@ GROUPS = (
     Group(GAME, "Losses", ("d_loss", "g_loss")),
     Group(GAME, "Logits of D in training", ("d_real", "d_fake")),
     Group(GAME, "Logits of D, probed", ("d_on_train", "d_on_heldout", "d_on_fake")),
+    Group(GAME, "Learning rates", ("d_lr", "g_lr")),
     Group(GAME, "Variety within a class", ("diversity", "contrast")),
     Group(PACE, "Images per second", (f"{SPEED}images_per_second",)),
     Group(PACE, "What holds it up", (f"{SPEED}data_wait", f"{SPEED}saving"), "ms per step"),

@@ -166,6 +166,7 @@ def build(config: Config, world: World, attempt: int = 0) -> GANStep:
         latents=training_latents(config, attempt),
         shared=shared,
         shown=Shown(world, d.microbatch, g.microbatch),
+        lr_decay=config.lr_decay,
         d_steps=config.d_steps,
         batch_size=config.batch_size,
         autocast=partial(autocast, world.device.type, chosen(config.precision, world.device)),

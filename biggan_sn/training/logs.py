@@ -86,11 +86,11 @@ class Logs:
         step: int,
         losses: Mapping[str, float],
         speed: Speed,
-        probed: Mapping[str, float],
+        others: Mapping[str, float],
     ) -> None:
         """Scalars of one step. The bar moves here, or without a terminal a line appears, and shows
-        the losses."""
-        values = {**losses, **probed}
+        the losses, without the others."""
+        values = {**losses, **others}
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
         for name, value in speed.record().items():

@@ -39,6 +39,7 @@ class Player:
     ) -> None:
         world = world or World()
         self.network = network
+        self._rate = config.lr
         self.microbatch = microbatch
         self._share = (0, batch_size, world.rank, world.ranks, microbatch)
         self._rounds = batch_size // (world.ranks * microbatch)
@@ -53,6 +54,16 @@ class Player:
         """The network wrapped for training. In its own turn the player's forward passes go through
         it, so that gradients meet once per update."""
         return self.engine.model
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of its last update."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def slow_down(self, share: float) -> None:
+        """Sets the learning rate to this part of the config's."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self._rate
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

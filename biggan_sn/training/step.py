@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from biggan_sn.config import LrDecayConfig
 from biggan_sn.data.loader import Batch, send
 from biggan_sn.losses.feature_matching import FeatureMatching, Features
 from biggan_sn.losses.objectives import Objective
@@ -38,6 +39,7 @@ class GANStep:
     latents: Latents
     shared: Callable[[Tensor], Tensor]
     shown: Shown
+    lr_decay: LrDecayConfig
     d_steps: int
     batch_size: int
     autocast: Callable[[], AbstractContextManager[object]]
@@ -47,6 +49,9 @@ class GANStep:
     def __call__(self, step: int, reals: Iterator[Batch]) -> dict[str, Tensor]:
         """`d_steps` updates of D, one of G, then of G's average."""
         seen = Means()
+        if self.lr_decay.end:
+            for player in (self.g, self.d):
+                player.slow_down(self.lr_decay.share(step))
         for turn in range(self.d_steps):
             self.update_discriminator(step, turn, reals, seen)
         self.update_generator(step, seen)

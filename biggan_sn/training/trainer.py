@@ -214,7 +214,8 @@ class Trainer:
             if logging:
                 speed = pace.report(self.step)
                 if logs:
-                    logs.scalars(self.step, seen.losses, speed, seen.probed)
+                    rates = {"g_lr": self.play.g.rate, "d_lr": self.play.d.rate}
+                    logs.scalars(self.step, seen.losses, speed, seen.probed | rates)
             self._show(seen, logs, measuring, drawing)
             score = self._score(logs)
             self._act(self._judge(seen, score, logs), logs)

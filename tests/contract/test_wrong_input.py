@@ -70,6 +70,10 @@ EARLY = {
     "steps 0": train("--steps", "0", names="steps"),
     "negative lr": train("--generator.lr=-1", names="generator"),
     "nan": train("--generator.lr", "nan", names="generator.lr"),
+    "decay before its start": train(
+        "--lr_decay.start", "9", "--lr_decay.end", "8", names="lr_decay.end"
+    ),
+    "a run longer than its rates": train("--lr_decay.end", "8", "--steps", "9", names="steps 9"),
     "one beta": train("--discriminator.betas", "[0.5]", names="discriminator.betas"),
     "beta 1": train("--discriminator.betas", "[0, 1]", names="betas"),
     "precision": train("--precision", "fp8", names="fp8"),

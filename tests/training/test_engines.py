@@ -16,7 +16,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from biggan_sn.checkpoint import Checkpoints, load_tensors
-from biggan_sn.config import CheckpointConfig, LipschitzConfig, PlayerConfig, Sigma0Config
+from biggan_sn.config import (
+    CheckpointConfig,
+    LipschitzConfig,
+    LrDecayConfig,
+    PlayerConfig,
+    Sigma0Config,
+)
 from biggan_sn.data.loader import Loader, open_dataset
 from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics
 from biggan_sn.training.build import build
@@ -64,6 +70,7 @@ def config(small_config):
         objective="nonsaturating",
         generator=side,
         discriminator=side,
+        lr_decay=LrDecayConfig(start=1, end=STEPS + 2),
         batch_size=16,
         d_steps=1,
     )

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from biggan_sn.checkpoint import Checkpoints, load_tensors
-from biggan_sn.config import CheckpointConfig, CollapseConfig, LogsConfig
+from biggan_sn.config import CheckpointConfig, CollapseConfig, LogsConfig, LrDecayConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.data.stores import Folder
 from biggan_sn.losses.penalties import PENALTIES
@@ -78,6 +78,7 @@ def test_random_penalties_and_real_images_for_g_go_on_bit_for_bit(small_config, 
         objective="relativistic_average_nonsaturating",
         penalties=dict.fromkeys(PENALTIES, 0.1),
         penalty_every=3,  # of two updates in a step
+        lr_decay=LrDecayConfig(start=1, end=5),
         steps=4,
     )
     run(config, tmp_path / "one")

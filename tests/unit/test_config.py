@@ -18,6 +18,7 @@ from biggan_sn.config import (
     FeatureMatchingConfig,
     LipschitzConfig,
     LogsConfig,
+    LrDecayConfig,
     ModelConfig,
     MonitorConfig,
     PlayerConfig,
@@ -65,6 +66,7 @@ UNUSUAL = Config(
     feature_matching=FeatureMatchingConfig(("linear",), 0.5, alone=True),
     generator=PlayerConfig(1e-3, (0.5, 0.9), 1e-8, 4),
     discriminator=PlayerConfig(2e-3, (0.1, 0.99), 1e-7, 2),
+    lr_decay=LrDecayConfig(3, 20),
     ema=EMAConfig(0.99, 5),
     monitor=MonitorConfig(3),
     collapse=CollapseConfig(

@@ -7,6 +7,7 @@ import torch
 
 from biggan_sn.config import (
     EMAConfig,
+    LrDecayConfig,
     LipschitzConfig,
     PlayerConfig,
     RegularizersConfig,
@@ -125,6 +126,27 @@ def test_penalty_is_lazy_and_as_strong(small_config, name):
                 assert lazy > 0
             else:
                 assert lazy == 0
+
+
+@pytest.mark.parametrize(("start", "end", "share"), [(0, 0, 1), (0, 4, 1 / 4), (2, 6, 3 / 4)])
+def test_rates_fall_along_a_line(small_config, start, end, share):
+    """Adam's first update moves every weight by its rate, along the sign of the gradient."""
+    sides = {
+        "generator": PlayerConfig(lr=1e-3, eps=1e-30),
+        "discriminator": PlayerConfig(lr=4e-3, eps=1e-30),
+    }
+    config = replace(small_config, **sides, d_steps=1, lr_decay=LrDecayConfig(start, end), steps=4)
+    step, reals = ready(config)
+    before = [p.detach().clone() for p in (*step.g.trainable, *step.d.trainable)]
+    step(3, reals)
+    found = [
+        (p.detach() - b).abs().max().item()
+        for b, p in zip(before, (*step.g.trainable, *step.d.trainable), strict=True)
+    ]
+    for player, rate in ((step.g, 1e-3), (step.d, 4e-3)):
+        moved, found = found[: len(player.trainable)], found[len(player.trainable) :]
+        assert max(moved) == pytest.approx(share * rate, rel=1e-3)
+        assert player.rate == pytest.approx(share * rate)
 
 
 def test_what_is_logged_is_the_mean_over_the_step(small_config):
