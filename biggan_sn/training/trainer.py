@@ -262,7 +262,7 @@ class Trainer:
         if now != before:
             numbers = " and ".join(f"{before[side]} -> {now[side]} ({side})" for side in now)
             yield (
-                f"batch norms join other numbers of images in a pass than before: {numbers}; other "
+                f"statistics over images join other numbers of them than before: {numbers}; other "
                 "microbatches or model.norm_batch keep the run as it was"
             )
         if changed := changes(self.config, after_rollbacks(self.config, self.attempt)):

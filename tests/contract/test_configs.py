@@ -37,6 +37,45 @@ from biggan_sn.training.build import check
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
+SN = ("spectral_norm",)
+
+
+def spectral(config, architecture, g=SN, d=SN):
+    """A game of hinge losses between networks that these constraints hold."""
+    lipschitz = config.lipschitz
+    held = (lipschitz.generator, lipschitz.discriminator) == (g, d)
+    return held and config.model.name == architecture and config.objective == "hinge"
+
+
+def unheld(config):
+    """Neither network is held by anything but penalties."""
+    return not config.lipschitz.generator and not config.lipschitz.discriminator
+
+
+# What the name of a config promises, by the second part of it.
+METHODS = {
+    "sngan": lambda c: spectral(c, "sngan", g=()),
+    "sagan": lambda c: (
+        spectral(c, "sagan") and c.model.generator_attention and c.model.discriminator_attention
+    ),
+    "biggan": lambda c: spectral(c, "biggan"),
+    "biggan_deep": lambda c: spectral(c, "biggan_deep"),
+    "gngan": lambda c: spectral(c, "biggan", d=("gradient_normalization",)),
+    "wgan_gp": lambda c: c.objective == "wgan" and c.penalties["wgan_gp"] > 0 and unheld(c),
+    "improved": lambda c: (
+        c.model.minibatch_layer == "discrimination"
+        and c.model.norm == "virtual_batch"
+        and c.real_label < 1
+        and c.lipschitz.discriminator == ("weight_norm",)
+    ),
+    "r3gan": lambda c: (
+        c.objective == "relativistic_paired_nonsaturating"
+        and c.penalties["r1"] == c.penalties["r2"] > 0
+        and unheld(c)
+    ),
+}
+
+
 def parse(*arguments):
     parser = parsers()[1]["train"]
     return config_of(parser, parser.parse_args([*arguments, "--run_dir", "x"]))
@@ -44,7 +83,7 @@ def parse(*arguments):
 
 def test_there_are_configs_and_the_readme_names_each():
     readme = (CONFIGS[0].parent / "README.md").read_text()
-    assert len(CONFIGS) >= 4
+    assert CONFIGS
     assert all(path.name in readme for path in CONFIGS)
 
 
@@ -56,7 +95,12 @@ def test_config_parses_builds_and_survives_a_round_trip(path):
     dataset = path.name.partition("_")[0]
     resolution = int("".join(c for c in dataset if c.isdigit()) or 0)
     assert resolution in (config.data.resolution, 10), "the name says the resolution"
-    assert path.stem.split("_")[1] == config.model.name
+    assert METHODS[path.stem.partition("_")[2]](config)
+
+
+def test_every_method_has_a_config_for_digits_and_one_for_cifar():
+    named = {path.stem for path in CONFIGS}
+    assert named >= {f"{data}_{method}" for data in ("digits32", "cifar10") for method in METHODS}
 
 
 LAYERS = sorted((CONFIGS[0].parent / "layers").glob("*.yaml"))

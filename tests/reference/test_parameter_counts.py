@@ -1,16 +1,30 @@
-"""Published and counted sizes of the residual family, to the last digit, on the meta device."""
+"""Published and counted sizes of the residual family, to the last digit, on the meta device; those
+of all configs against the widths in the papers' tables."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
+from biggan_sn.cli import parsers
+from biggan_sn.cli.common import config_of
 from biggan_sn.config import Config, DataConfig, ModelConfig
 from biggan_sn.models.zoo import build_discriminator, build_generator
+from tests.reference import counting
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
 
 def count(resolution, num_classes=1000, **model):
-    config = Config(
-        data=DataConfig(resolution=resolution, num_classes=num_classes), model=ModelConfig(**model)
+    return count_of(
+        Config(
+            data=DataConfig(resolution=resolution, num_classes=num_classes),
+            model=ModelConfig(**model),
+        )
     )
+
+
+def count_of(config):
     with torch.device("meta"):
         networks = build_generator(config), build_discriminator(config)
     return tuple(sum(p.numel() for p in network.parameters()) for network in networks)
@@ -59,3 +73,14 @@ def test_sngan():
 def test_biggan_deep(resolution, counts):
     attention = {"generator_attention": (64,), "discriminator_attention": (64,)}
     assert counts == count(resolution, name="biggan_deep", channels=128, z_dim=128, **attention)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_has_the_parameters_of_its_tables(path):
+    """Of the weights alone; a constraint that stores vectors adds none."""
+    parser = parsers()[1]["train"]
+    base = ["--config", str(CONFIGS[0].parent / "digits32_biggan.yaml")]
+    layers = base if path.parent.name == "layers" else []
+    given = [*layers, "--config", str(path), "--run_dir", "x"]
+    config = config_of(parser, parser.parse_args(given))
+    assert count_of(config) == (counting.generator(config), counting.discriminator(config))
