@@ -38,7 +38,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--extractor",
         default="inception",
         help="inception (default), dinov2_vits14, dinov2_vitb14, dinov2_vitl14, "
-        "dinov2_vitg14 or digits",
+        "dinov2_vitg14, digits or stacked_digits",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of the extractor")
     parser.add_argument("--resolution", type=int, help="of the images; default what they have")

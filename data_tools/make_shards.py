@@ -2,6 +2,7 @@
 
 python -m data_tools.make_shards SOURCE IN OUT --resolution R
 python -m data_tools.make_shards digits OUT
+python -m data_tools.make_shards stacked_digits OUT
 python -m data_tools.make_shards index OUT
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from biggan_sn.config import RESOLUTIONS
 from biggan_sn.data.digits import RESOLUTION as DIGITS_RESOLUTION
-from biggan_sn.data.digits import Digits, load_digits
+from biggan_sn.data.digits import Digits, load_digits, stack_digits
 from biggan_sn.data.shards import ShardIndex, build_index, save_index
 from data_tools.archives import open_imagenet
 from data_tools.cifar import open_cifar
@@ -36,6 +37,9 @@ DIGITS: About = {
     "fit": "short",
     "format": "png",
 }
+
+
+STACKED = {**DIGITS, "source": "stacked_digits"}
 
 
 class Row(NamedTuple):
@@ -84,6 +88,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     digits.add_argument("out", type=Path, help="writes OUT/train and OUT/heldout")
     digits.add_argument("--per_shard", type=int, default=500, help="images; default 500")
     digits.set_defaults(run=_from_digits)
+    stacked = commands.add_parser(
+        "stacked_digits", help="three digits in red, green and blue: 1000 modes without labels"
+    )
+    stacked.add_argument("out", type=Path, help="folder to write")
+    stacked.add_argument("--images", type=int, default=25_600, help="default 25600")
+    stacked.add_argument("--per_shard", type=int, default=5_000, help="images; default 5000")
+    stacked.set_defaults(run=_from_stacked)
     index = commands.add_parser("index", help="index shards that are there already")
     index.add_argument("out", type=Path, help="folder of .tar shards, or of the index of others")
     index.add_argument(
@@ -151,6 +162,16 @@ def _from_digits(parsed: argparse.Namespace) -> None:
         samples = digit_samples(digits)
         total = len(digits.labels)
         write_shards(samples, total, parsed.out / name, parsed.per_shard, classes, DIGITS)
+
+
+def _from_stacked(parsed: argparse.Namespace) -> None:
+    if parsed.images < 1:
+        raise ValueError(f"--images must be 1 or more, got {parsed.images}")
+    digits = stack_digits(load_digits()[0], parsed.images)
+    # Of one class: whoever asked for a combination by its label would not have to find it.
+    samples = digit_samples(digits._replace(labels=np.zeros_like(digits.labels)))
+    out, per_shard = parsed.out, parsed.per_shard
+    write_shards(samples, parsed.images, out, per_shard, ("stacked digits",), STACKED)
 
 
 def digit_samples(digits: Digits) -> Iterator[Sample]:

@@ -29,7 +29,7 @@ def declare_measuring(parser: ArgumentParser) -> None:
         nargs="+",
         default=None,
         help="some of fid is kid precision_recall density_coverage class_fid class_accuracy "
-        f"variety; {AS_IN_RUN}",
+        f"modes variety; {AS_IN_RUN}",
     )
     parser.add_argument(
         "--samples", type=int, default=None, help=f"how many, over all classes; {AS_IN_RUN}"
@@ -54,7 +54,8 @@ def declare_extractor(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         default=None,
-        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits; "
+        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14, digits or "
+        "stacked_digits; "
         f"{AS_IN_RUN}",
     )
     parser.add_argument("--weights", default=None, help=f"file of its weights; {AS_IN_RUN}")

@@ -14,10 +14,12 @@ class EvaluationConfig:
             checkpoints with the lowest FID are kept.
         metrics: what is measured: fid, is (Inception score), kid, precision_recall,
             density_coverage, class_fid (the mean FID of each class for itself), class_accuracy,
-            variety (rows of METRICS). While training fid is among them.
+            modes (classes that samples are taken for), variety (rows of METRICS). While training
+            fid is among them.
         samples: number of samples, of all classes alike; the papers have 50 000.
         extractor: network whose features are compared: inception (the papers'), dinov2_vits14,
-            dinov2_vitb14, dinov2_vitl14, dinov2_vitg14 or digits (rows of EXTRACTORS).
+            dinov2_vitb14, dinov2_vitl14, dinov2_vitg14, digits or stacked_digits (rows of
+            EXTRACTORS).
         weights: file of its weights; empty where they usually are.
         real: images to compare with: a folder of shards or images, a .npz of images, or one of
             statistics; empty takes those that are trained on.

@@ -132,6 +132,7 @@ def index_of(
     columns = zip(_TYPES.items(), table.T, strict=True)
     arrays: _Arrays = {name: column.astype(dtype) for (name, dtype), column in columns}
     label = arrays["label"]
+    alone = len(classes) == 1  # one class is wanted, and no folder read a level off
     classes = classes or _numbers(int(label.max()) + 1)
     index = ShardIndex(
         root,
@@ -147,7 +148,7 @@ def index_of(
         raise ShardError(
             f"{path}: label {label[wrong[0]]} is out of range for {len(classes)} classes"
         )
-    if len(np.unique(label)) < 2:
+    if len(np.unique(label)) < 2 and not alone:
         raise ShardError(f"{url or root}: all {len(label)} images have one label, {label[0]}")
     if odd := [name for name in names if not _is_name(name)]:
         raise ShardError(f"{url or root}: {odd[0]!r} cannot be the name of a shard: rename it")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from biggan_sn.data.digits import NUM_CLASSES
+from biggan_sn.data.digits import NUM_CLASSES, STACKED_CLASSES
 from biggan_sn.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from biggan_sn.data.loader import normalize
 from biggan_sn.evaluation.digits import FEATURES, trained_network
@@ -179,8 +179,27 @@ def _open_digits(weights: Path | None, device: torch.device) -> Extractor:
     return Extractor("digits", extract, FEATURES, NUM_CLASSES, digest.hexdigest(), classes)
 
 
+def _open_stacked_digits(weights: Path | None, device: torch.device) -> Extractor:
+    """The features of the digit in each colour, one after the other, and logits of the 1000
+    combinations, the log of their probability."""
+    digits = _open_digits(weights, device)
+
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
+        grey = images.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)
+        features, logits = (found.unflatten(0, (-1, 3)) for found in digits.extract(grey))
+        red, green, blue = logits.log_softmax(2).unbind(1)
+        joint = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]
+        return features.flatten(1), joint.flatten(1)
+
+    classes = tuple(f"{number:03d}" for number in range(STACKED_CLASSES))
+    return Extractor(
+        "stacked_digits", extract, 3 * digits.dim, STACKED_CLASSES, digits.digest, classes
+    )
+
+
 EXTRACTORS: dict[str, Callable[[Path | None, torch.device], Extractor]] = {
     "inception": _open_inception,
     "digits": _open_digits,
+    "stacked_digits": _open_stacked_digits,
     **{model: partial(_open_dino, model, dim) for model, dim in DINO.items()},
 }

@@ -25,6 +25,7 @@ from biggan_sn.tables import lookup
 
 NEAREST = 5  # neighbours that make the ball around a real image (Naeem et al. 2020)
 ROWS = 1000  # of a matrix of distances that are held at a time
+CERTAIN = 0.9  # noise is taken for hundreds of classes, but with less
 PRESENT = 0.2  # of an equal share, for a class to count as present
 
 
@@ -142,6 +143,23 @@ def class_accuracy(generated: Statistics, real: Statistics) -> Scores:
     return {"accuracy": float(right), "classes": float(present.sum())}
 
 
+def modes(generated: Statistics, real: Statistics) -> Scores:
+    """modes: classes that some sample is taken for with a probability above CERTAIN; certain: the
+    share of such samples; modes_kl: Kullback-Leibler divergence of the classes that samples are
+    taken for from all alike (Metz et al. 2017, section 3.3.1), in nats."""
+    seen = generated.logits.argmax(1)
+    probabilities = torch.from_numpy(generated.logits).double().softmax(1)
+    certain = (probabilities.amax(1) > CERTAIN).numpy()
+    classes = generated.logits.shape[1]
+    shares = np.bincount(seen, minlength=classes) / len(seen)
+    present = shares[shares > 0]
+    return {
+        "modes": float(len(np.unique(seen[certain]))),
+        "certain": float(certain.mean()),
+        "modes_kl": float((present * np.log(present * classes)).sum()),
+    }
+
+
 def variety(generated: Statistics, real: Statistics) -> Scores:
     """variety: how far apart the features of two samples of a class are (root mean square over
     pairs, classes weighed alike), over the same of real images. 0 where each class has one picture
@@ -158,6 +176,10 @@ def _spread(side: Statistics) -> float:
 
 def _no_logits(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
     return "" if extractor.logits else f"{extractor.name!r} tells no classes apart"
+
+
+def _no_modes(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
+    return "" if extractor.classes else f"the classes of {extractor.name!r} are no modes of data"
 
 
 def _no_labels(extractor: Extractor, labelled: bool, classes: Sequence[str]) -> str:
@@ -179,5 +201,6 @@ METRICS: dict[str, Metric] = {
     "density_coverage": Metric(density_coverage),
     "class_fid": Metric(class_frechet_distances, _no_labels, of_each=True),
     "class_accuracy": Metric(class_accuracy, _other_classes),
+    "modes": Metric(modes, _no_modes),
     "variety": Metric(variety, _no_labels),
 }

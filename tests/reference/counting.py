@@ -1,5 +1,7 @@
-"""How many parameters the residual family has, by hand: from the widths in the papers' tables alone,
-without the code that builds it."""
+"""How many parameters the residual family has, by hand: from the widths in the papers' tables
+alone, without the code that builds it."""
+
+from itertools import pairwise
 
 G_WIDTHS = {32: "4444", 64: "gg842", 128: "gg8421", 256: "gg88421", 512: "gg884211"}
 D_WIDTHS = {32: "4444", 64: "1248g", 128: "1248gg", 256: "12488gg", 512: "112488gg"}
@@ -30,7 +32,7 @@ def generator(config):
     each = shared + chunk * (cut or deep) if shared else config.data.num_classes
     total = config.data.num_classes * shared
     total += ((each if deep else chunk) + 1) * w[0] * 16  # 4 x 4 pixels
-    for i, (before, after) in enumerate(zip(w, w[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(w)):
         if deep:
             total += _bottleneck(before, before, each) + _bottleneck(before, after, each)
         else:
@@ -76,7 +78,7 @@ def _deep_blocks(w):
     """A convolution of the image; then two bottlenecks for each step of the widths, of which the
     first has a shortcut for the channels that are new."""
     total = conv(3, w[0], 3)
-    for before, after in zip(w, w[1:], strict=False):
+    for before, after in pairwise(w):
         narrow = after // 4
         inside = 2 * conv(narrow, narrow, 3) + conv(narrow, after, 1)
         total += conv(before, narrow, 1) + conv(after, narrow, 1) + 2 * inside

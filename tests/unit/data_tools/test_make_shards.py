@@ -12,7 +12,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from biggan_sn.data.digits import load_digits
+from biggan_sn.data.digits import load_digits, stack_digits
 from biggan_sn.data.shards import ShardError, load_index
 from biggan_sn.positions import permutation
 from data_tools.make_shards import SOURCES, main, write_shards
@@ -191,6 +191,22 @@ def test_wrong_command_lines(capsys, arguments, named):
 
 
 # ------------------------------------------------------------------------------- digits and index
+
+
+def test_stacked_digits(tmp_path, capsys):
+    assert run("stacked_digits", tmp_path / "out", "--images", "12", "--per_shard", "5") == 0
+    index = load_index(tmp_path / "out")
+    assert index.classes == ("stacked digits",) and index.label.tolist() == [0] * 12
+    np.testing.assert_array_equal(
+        pictures(tmp_path / "out"), stack_digits(load_digits()[0], 12).images
+    )
+    about = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert about["source"] == "stacked_digits" and len(about["shards"]) == 3
+
+
+def test_no_stacked_digits(tmp_path, capsys):
+    assert run("stacked_digits", tmp_path / "out", "--images", "0") == 2
+    assert "--images" in capsys.readouterr().err
 
 
 def test_digits(tmp_path, capsys):

@@ -27,6 +27,7 @@ MEASURED = {
     "density_coverage": ("density", "coverage"),
     "class_fid": ("class_fid", *(f"class_fid/{name}" for name in CLASSES)),
     "class_accuracy": ("accuracy", "classes"),
+    "modes": ("modes", "certain", "modes_kl"),
     "variety": ("variety",),
 }
 
@@ -379,3 +380,27 @@ def test_each_failure_shows(extractor):
     noise = measured(random.integers(0, 256, images.shape, dtype=np.uint8), labels)
     assert noise["precision"] < 0.05 and noise["fid"] > 10 * real["fid"]
     assert measured(images, (labels + 1) % 10)["accuracy"] < 0.05, "the wrong classes"
+
+
+def test_modes_by_hand():
+    """Of five classes four are seen, one of them without being certain."""
+    certain, doubtful = math.log(9.1 * 4), math.log(8.9 * 4)  # of 4 others with logit 0
+    logits = np.zeros((8, 5), np.float32)
+    for sample, (label, logit) in enumerate(
+        [(0, certain), (0, certain), (0, 20), (0, 20), (2, certain), (2, doubtful), (3, 50)]
+    ):
+        logits[sample, label] = logit
+    logits[7, 4] = doubtful
+    ours = statistics_of(cloud(0, count=8), logits=logits)
+    found = scores("modes", ours, statistics_of(cloud(1)))
+    assert found["modes"] == 3 and found["certain"] == 6 / 8
+    shares = np.array([4, 2, 1, 1]) / 8
+    assert found["modes_kl"] == pytest.approx((shares * np.log(shares * 5)).sum(), rel=1e-12)
+
+
+def test_modes_of_all_alike():
+    logits = 100 * np.eye(5, dtype=np.float32)[np.arange(20) % 5]
+    found = scores(
+        "modes", statistics_of(cloud(0, count=20), logits=logits), statistics_of(cloud(1))
+    )
+    assert found == {"modes": 5, "certain": 1, "modes_kl": pytest.approx(0, abs=1e-12)}

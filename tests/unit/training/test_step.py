@@ -7,8 +7,8 @@ import torch
 
 from biggan_sn.config import (
     EMAConfig,
-    LrDecayConfig,
     LipschitzConfig,
+    LrDecayConfig,
     PlayerConfig,
     RegularizersConfig,
     SpectrumConfig,
