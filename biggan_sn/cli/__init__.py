@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn import __version__
 from biggan_sn.cli import (
+    arena,
     bench,
     draw,
     evaluate,
@@ -118,6 +119,7 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "report": (report.declare, report.run),
     "rollback": (rollback.declare, rollback.run),
     "spectrum": (spectrum.declare, spectrum.run),
+    "arena": (arena.declare, arena.run),
     "preflight": (preflight.declare, preflight.run),
     "bench": (bench.declare, bench.run),
 }

@@ -16,6 +16,7 @@ from biggan_sn.models.plan import (
     discriminator_stages,
     generator_stages,
 )
+from biggan_sn.models.points import PointDiscriminator, PointGenerator
 from biggan_sn.nn.layers import initialize
 from biggan_sn.nn.lipschitz import constrain, constrain_output
 from biggan_sn.nn.minibatch import MINIBATCH_LAYERS
@@ -114,7 +115,10 @@ def _check_width(row: Architecture, channels: int) -> None:
         )
 
 
-def put_constraints(network: Generator | Discriminator, config: Config, side: str) -> None:
+Network = Generator | Discriminator | PointGenerator | PointDiscriminator
+
+
+def put_constraints(network: Network, config: Config, side: str) -> None:
     """Puts on a fresh network of `side` (generator or discriminator) what the config says.
 
     Raises:

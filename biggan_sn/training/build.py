@@ -16,12 +16,11 @@ from biggan_sn.losses.objectives import build_objective
 from biggan_sn.losses.penalties import PenaltyOnD, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
 from biggan_sn.losses.regularizers import rows_of as regularizer_rows
-from biggan_sn.models.discriminator import Discriminator
-from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import Latents
 from biggan_sn.models.zoo import (
     BUILDERS,
     CONSTRAINS_EMBEDDINGS,
+    Network,
     build_discriminator,
     build_generator,
     put_constraints,
@@ -46,17 +45,24 @@ from biggan_sn.training.shown import Shown
 from biggan_sn.training.step import GANStep
 from biggan_sn.training.world import World
 
+MakeNetworks = Callable[[Config], tuple[Network, Network]]
 
-def check(config: Config, ranks: int) -> None:
+
+def fresh_networks(config: Config) -> tuple[Network, Network]:
+    """G and D as the config has them, with weights from torch's global generator."""
+    return build_generator(config), build_discriminator(config)
+
+
+def check(config: Config, ranks: int, make: MakeNetworks = fresh_networks) -> None:
     """Everything about a config that can be wrong without data or a device, also once a rollback
-    has changed it.
+    has changed it. `make` is that of `build`.
 
     Raises:
         ValueError: names the field and what would be right.
     """
-    stored = _check(config, ranks)
+    stored = _check(config, ranks, make)
     changed = after_rollbacks(config, 1)
-    if changed != config and _check(changed, ranks) != stored:
+    if changed != config and _check(changed, ranks, make) != stored:
         free = ", ".join(name for name, row in LIPSCHITZ.items() if not row.weight)
         raise ValueError(
             "collapse.change: with those rows in lipschitz, checkpoints from before would no "
@@ -64,7 +70,7 @@ def check(config: Config, ranks: int) -> None:
         )
 
 
-def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
+def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, torch.Size]]:
     """Checks one config; names and shapes of what its checkpoints would hold."""
     for side in BUILDERS:
         plan_sharing(config.microbatch(side, ranks), config.norm_batch(side, ranks), ranks)
@@ -78,7 +84,7 @@ def _check(config: Config, ranks: int) -> list[tuple[str, torch.Size]]:
     for metric in config.evaluation.metrics:
         lookup(METRICS, metric, "metric")
     with torch.device("meta"):
-        generator, discriminator = build_generator(config), build_discriminator(config)
+        generator, discriminator = make(config)
         for network, side in ((generator, "generator"), (discriminator, "discriminator")):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
@@ -125,15 +131,17 @@ def _check_speed(config: Config, networks: Mapping[str, nn.Module]) -> None:
         )
 
 
-def build(config: Config, world: World, attempt: int = 0) -> GANStep:
+def build(
+    config: Config, world: World, attempt: int = 0, make: MakeNetworks = fresh_networks
+) -> GANStep:
     """The two players with fresh weights, alike on all processes, and all that moves them in an
-    attempt.
+    attempt. `make` gives G and D.
 
     Raises:
         ValueError: the config asks for something that cannot be.
     """
     torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
-    generator, discriminator = build_generator(config), build_discriminator(config)
+    generator, discriminator = make(config)
     for network, side in ((generator, "generator"), (discriminator, "discriminator")):
         _place(network, world)
         _choose_forms(network, config, side)
@@ -186,7 +194,7 @@ def training_latents(config: Config, attempt: int) -> Latents:
     return Latents(config.seed, config.model.z_dim, config.data.num_classes, purpose)
 
 
-def _player(config: Config, side: str, network: Generator | Discriminator, world: World) -> Player:
+def _player(config: Config, side: str, network: Network, world: World) -> Player:
     if side in config.speed.recompute:
         recompute(network.blocks)
     if config.speed.compile:
@@ -217,9 +225,7 @@ def _regularizer(
     return build_regularizer(terms, constraint.spectrum, config.sigma0, constraint.history)
 
 
-def _constraint(
-    config: Config, side: str, network: Generator | Discriminator, world: World
-) -> Constraint:
+def _constraint(config: Config, side: str, network: Network, world: World) -> Constraint:
     """What keeps a network in bounds, and follows its spectrum from here."""
     names = getattr(config.lipschitz, side)
     regularizers = regularizer_rows(getattr(config.regularizers, side))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,22 @@ class Seen:
     lengths: dict[str, float]
 
 
+class Looks(Protocol):
+    """What looks at both players: what a Probe is."""
+
+    def start(self, step: int) -> None:
+        """Before the first look, and where the run goes on from another step."""
+        ...
+
+    def look(self) -> dict[str, Tensor]:
+        """The next look; see `Probe.look`."""
+        ...
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        ...
+
+
 class Watch:
     """Looks at both players every `collapse.every` steps, and keeps in mind what it saw.
 
@@ -57,7 +74,7 @@ class Watch:
         play: GANStep,
         spectra: Mapping[str, Spectrum],
         world: World,
-        probe: Probe | None = None,
+        probe: Looks | None = None,
     ) -> None:
         self.detector = Detector(config.collapse)
         self._every = config.collapse.every

@@ -12,7 +12,8 @@ from biggan_sn.config import Config, DataConfig, ModelConfig
 from biggan_sn.models.zoo import build_discriminator, build_generator
 from tests.reference import counting
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("layers/*.yaml")])
 
 
 def count(resolution, num_classes=1000, **model):
@@ -79,7 +80,7 @@ def test_biggan_deep(resolution, counts):
 def test_every_config_has_the_parameters_of_its_tables(path):
     """Of the weights alone; a constraint that stores vectors adds none."""
     parser = parsers()[1]["train"]
-    base = ["--config", str(CONFIGS[0].parent / "digits32_biggan.yaml")]
+    base = ["--config", str(FOLDER / "digits32_biggan.yaml")]
     layers = base if path.parent.name == "layers" else []
     given = [*layers, "--config", str(path), "--run_dir", "x"]
     config = config_of(parser, parser.parse_args(given))

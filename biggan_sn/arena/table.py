@@ -1,0 +1,100 @@
+"""The results of an arena: a CSV with a line for each game played, and a table of their means."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from biggan_sn.arena.schedule import Cell
+
+
+class Column(NamedTuple):
+    """A row of COLUMNS.
+
+    Args:
+        title: above the column.
+        digits: after the point.
+        rising: whether more is better; None where nobody can tell.
+    """
+
+    title: str
+    digits: int
+    rising: bool | None
+
+
+COLUMNS: dict[str, Column] = {
+    "modes": Column("modes covered", 1, True),
+    "quality": Column("high quality", 3, True),
+    "kl": Column("KL", 3, False),
+    "fid": Column("FID", 1, False),
+    "ms_per_step": Column("ms per step", 1, None),
+    "alarms": Column("alarms", 1, None),
+    "lost": Column("lost", 0, None),
+}
+
+
+def lines_of(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A line for each game that was played to its end."""
+    named = [
+        {"game": c.game, "method": c.method, "seed": c.config.seed, "steps": c.config.steps}
+        for c in cells
+    ]
+    results = [cell.result() for cell in cells]
+    return [{**n, **r} for n, r in zip(named, results, strict=True) if r is not None]
+
+
+def csv_of(lines: Sequence[Mapping[str, Any]]) -> str:
+    """All lines as CSV."""
+    text = StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def markdown_of(lines: Sequence[Mapping[str, Any]]) -> str:
+    """For each game a table: a row for each method, the mean over its seeds and their standard
+    deviation; the best first. `lost` counts the seeds that ended in numbers that are not finite,
+    and are in no mean."""
+    parts = []
+    for game, played in grouped(lines, "game").items():
+        methods = grouped(played, "method")
+        titles = [column.title for column in COLUMNS.values()]
+        rows = [["method", "seeds", *titles]]
+        for method in sorted(methods, key=lambda name: _rank(methods[name])):
+            seeds = methods[method]
+            rows.append([method, str(len(seeds)), *(_shown(seeds, name) for name in COLUMNS)])
+        rows.insert(1, ["---"] * len(rows[0]))
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        parts.append(f"## {game}, {played[0]['steps']} steps\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def grouped(lines: Sequence[Mapping[str, Any]], by: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Lines by what they say, in the order of the first of each."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        found.setdefault(str(line[by]), []).append(line)
+    return found
+
+
+def values_of(seeds: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """What was found of something that has a value."""
+    return [float(seed[name]) for seed in seeds if seed[name] is not None]
+
+
+def _rank(seeds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    modes, divergence = values_of(seeds, "modes"), values_of(seeds, "kl")
+    return (-mean(modes) if modes else math.inf, mean(divergence) if divergence else math.inf)
+
+
+def _shown(seeds: Sequence[Mapping[str, Any]], name: str) -> str:
+    if name == "lost":
+        return str(sum(seed["lost"] >= 0 for seed in seeds))
+    values, digits = values_of(seeds, name), COLUMNS[name].digits
+    if not values:
+        return ""
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
