@@ -3,12 +3,11 @@ stopped goes on."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,40 +86,74 @@ def play_all(cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> li
     """
     for cell in cells:
         cell.plan()
-    waiting = deque(cell for cell in cells if cell.result() is None)
-    playing: dict[int, tuple[Cell, Process]] = {}  # by the place that each has
-    failed: list[Cell] = []
+    stage = Stage([cell for cell in cells if cell.result() is None], jobs, say)
     total = sum(cell.config.steps for cell in cells)
     with noticed_stops() as stops, show_progress(total, "step") as advance:
         shown = 0
-        while waiting or playing:
-            if stops:
-                waiting.clear()
-                _stop(process for _, process in playing.values())
-            for place in sorted(set(range(jobs)) - playing.keys()):
-                if waiting:
-                    playing[place] = (waiting[0], _start(waiting.popleft(), place, jobs))
+        while stage.fill():
             time.sleep(POLL)
-            for place, (cell, process) in list(playing.items()):
-                if process.poll() is not None:
-                    del playing[place]
-                    failed += [] if _ended(cell, process.returncode, say) else [cell]
+            if stops:
+                stage.clear()
+            stage.sweep()
             now = sum(cell.steps() for cell in cells)
             advance(now - shown)
             shown = now
-    return failed
+    return stage.failed
 
 
-def _ended(cell: Cell, code: int, say: Callable[[str], None]) -> bool:
-    """Says how a game ended; whether it ended well, or as it was told to."""
-    result = cell.result()
-    if result is None and code != STOPPED:
-        say(f"{cell.name}: failed (exit code {code}); {cell.folder / OUTPUT} says why")
-        return False
-    if result is not None:
-        modes, lost = result["modes"], result["lost"]
-        say(f"{cell.name}: " + (f"{modes:.0f} modes" if lost < 0 else f"lost at step {lost}"))
-    return True
+class Stage:
+    """Places on which games are played, each by a process.
+
+    Args:
+        cells: those that wait.
+        places: how many there are.
+        say: is told of each that ends.
+
+    Attributes:
+        failed: those that did not come to their end, and were not told to stop.
+    """
+
+    def __init__(self, cells: Sequence[Cell], places: int, say: Callable[[str], None]) -> None:
+        self._waiting = deque(cells)
+        self._places = places
+        self._say = say
+        self._playing: dict[int, tuple[Cell, Process]] = {}
+        self._told = False
+        self.failed: list[Cell] = []
+
+    def fill(self) -> bool:
+        """Begins games on all free places; whether any is played."""
+        for place in sorted(set(range(self._places)) - self._playing.keys()):
+            if self._waiting:
+                cell = self._waiting.popleft()
+                self._playing[place] = (cell, _start(cell, place, self._places))
+        return bool(self._playing)
+
+    def clear(self) -> None:
+        """Tells all to stop, and begins no other."""
+        self._waiting.clear()
+        for _, process in () if self._told else self._playing.values():
+            process.terminate()
+        self._told = True
+
+    def sweep(self) -> None:
+        """Takes away those that have ended."""
+        for place, (cell, process) in list(self._playing.items()):
+            if process.poll() is not None:
+                del self._playing[place]
+                if cell.result() is not None or not self._told:
+                    self._note(cell, process.returncode)
+
+    def _note(self, cell: Cell, code: int) -> None:
+        result = cell.result()
+        if result is None:
+            self.failed.append(cell)
+            why = f"{cell.folder / OUTPUT} says why"
+            self._say(f"{cell.name}: failed (exit code {code}); {why}")
+        elif result["lost"] >= 0:
+            self._say(f"{cell.name}: lost at step {result['lost']}")
+        else:
+            self._say(f"{cell.name}: {result['modes']:.0f} modes")
 
 
 def _start(cell: Cell, place: int, jobs: int) -> Process:
@@ -150,9 +183,3 @@ def _gpu(place: int) -> dict[str, str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     there = named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
     return {"CUDA_VISIBLE_DEVICES": there[place % len(there)]} if there else {}
-
-
-def _stop(processes: Iterable[Process]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
