@@ -24,17 +24,18 @@ def scores_chart(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     games = grouped(lines, "game")
     heights = [len(grouped(played, "method")) for played in games.values()]
-    figure = Figure(figsize=(3.0 * len(MEASURES) + 1.5, 0.26 * sum(heights) + 0.9 * len(games)))
-    figure.set_layout_engine("constrained")
+    measures = [name for name in MEASURES if values_of(lines, name)]
+    size = (3.0 * len(measures) + 1.5, 0.26 * sum(heights) + 0.9 * len(games))
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(
-        len(games), len(MEASURES), squeeze=False, sharey="row", height_ratios=heights
+        len(games), len(measures), squeeze=False, sharey="row", height_ratios=heights
     )
     for row, (game, played) in zip(panels, games.items(), strict=True):
         methods = grouped(played, "method")
         names = sorted(methods, key=lambda name: _order(methods[name]))
         row[0].set_yticks(range(len(names)), names, fontsize=8)
         row[0].set_ylabel(game)
-        for panel, measure in zip(row, MEASURES, strict=True):
+        for panel, measure in zip(row, measures, strict=True):
             _dots(panel, [values_of(methods[name], measure) for name in names])
             panel.set_title(COLUMNS[measure].title, fontsize=9)
             panel.set_visible(bool(values_of(played, measure)))
@@ -55,6 +56,8 @@ def _dots(panel: Any, values: Sequence[Sequence[float]]) -> None:
     panel.grid(alpha=0.3)
     panel.tick_params(labelsize=8)
     panel.set_ylim(-0.6, len(values) - 0.4)
+    panel.set_xlim(left=0)
+    panel.margins(x=0.08)
 
 
 def samples_chart(cells: Sequence[Cell], path: Path) -> bool:
