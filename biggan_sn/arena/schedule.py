@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import biggan_sn
 from biggan_sn.arena.play import RESULT
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
 from biggan_sn.files import check_plan, write_whole
 from biggan_sn.progress import noticed_stops, show_progress
-from biggan_sn.training.records import SCALARS, read
+from biggan_sn.training.records import SCALARS, last
 
 PLAN, OUTPUT = "plan.json", "output.txt"
 STOPPED = 130  # exit code of a game that was told to stop
 POLL = 0.5  # seconds
+ROOT = Path(biggan_sn.__file__).parents[1]  # from which this package was imported
 
 Process = subprocess.Popen[bytes]
 
@@ -68,8 +70,8 @@ class Cell:
         """How many have been played."""
         if self.result() is not None:
             return self.config.steps
-        lines = read(self.folder / SCALARS)
-        return int(lines[-1]["step"]) if lines else 0
+        newest = last(self.folder / SCALARS)
+        return int(newest["step"]) if newest else 0
 
 
 def play_all(cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> list[Cell]:
@@ -163,7 +165,7 @@ def _start(cell: Cell, place: int, jobs: int) -> Process:
         "OMP_NUM_THREADS": str(max(1, (cores or 1) // jobs)),
         **os.environ,
         **_gpu(place),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     with (cell.folder / OUTPUT).open("ab") as log:
         return subprocess.Popen(

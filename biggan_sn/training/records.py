@@ -9,6 +9,8 @@ SCALARS = "scalars.jsonl"  # one line per logged step
 SPECTRA = "spectra.jsonl"  # one line per measurement: network -> layer -> sigmas
 COLLAPSE = "collapse.jsonl"  # one line per alarm and rollback, of all attempts
 
+LONGEST = 1 << 16  # bytes of a line of scalars
+
 Record = dict[str, Any]
 
 
@@ -22,6 +24,18 @@ def read(path: Path) -> list[Record]:
     """All lines but one that a kill cut short; none if there is no such file."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def last(path: Path) -> Record | None:
+    """The last whole line, without reading all others; None if there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST))
+        lines = file.read().decode(errors="replace").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    found: Record | None = json.loads(whole[-1]) if whole else None
+    return found
 
 
 def rollbacks(run: Path) -> list[Record]:
