@@ -5,7 +5,7 @@ needed, whatever the size of the networks.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -23,6 +23,7 @@ from biggan_sn.data.loader import Batch
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.forms import operations_in_turn
 from biggan_sn.nn.norm import share_statistics
+from biggan_sn.nn.spectral import TopSingularTriplets
 from biggan_sn.nn.thin_matrices import layout_of
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
@@ -70,10 +71,8 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
         ready = lookup(PLAYS, mode, "mode").ready
         with operations_in_turn(step.g.network, step.d.network, step.ema.network):
             usual = _flops(ready(step), reals)
-        play = ready(step)
-        executed = _flops(play, reals)
-        with Launches() as launches:
-            play(0, reals)
+        launches = Launches()
+        executed = _flops(ready(step), reals, launches)
         return Counts(
             params_G=sum(p.numel() for p in step.g.network.parameters()),
             params_D=sum(p.numel() for p in step.d.network.parameters()),
@@ -88,10 +87,13 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
 def shapes_only() -> Iterator[None]:
     """While open, new tensors have shapes and no numbers."""
     layout_of.cache_clear()  # what it remembers has numbers now, and then none
+    rounds = TopSingularTriplets.COLD_ROUNDS
+    TopSingularTriplets.COLD_ROUNDS = 1  # further ones would find better numbers
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Zeros():  # type: ignore[no-untyped-call]
             yield
     finally:
+        TopSingularTriplets.COLD_ROUNDS = rounds
         layout_of.cache_clear()
 
 
@@ -103,9 +105,12 @@ def _ready(config: Config) -> tuple[GANStep, Iterator[Batch]]:
     return build(config, World()), repeat(Batch(real, torch.zeros(images, dtype=torch.int64)))
 
 
-def _flops(play: Played, reals: Iterator[Batch]) -> dict[str, int]:
-    """By the network in whose passes they happen, backward passes included, and in all."""
-    with FlopCounterMode(display=False) as counter:
+def _flops(
+    play: Played, reals: Iterator[Batch], beside: AbstractContextManager[object] | None = None
+) -> dict[str, int]:
+    """By the network in whose passes they happen, backward passes included, and in all. What counts
+    beside it sees operations before they are taken apart."""
+    with FlopCounterMode(display=False) as counter, beside or nullcontext():
         play(0, reals)
     return {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
 
