@@ -1,6 +1,7 @@
 """What tests of several rooms share: small shards, a small run, one thread."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from biggan_sn.config import (
 )
 from data_tools.make_shards import write_shards
 
+TESTS = Path(__file__).parent
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
@@ -35,8 +38,9 @@ def _cache_of_its_own(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    # Those of Slurm wait for its daemons, on one worker: others go on beside them from the start.
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
+    # Long files first, so that no worker ends long after the others. run.sh keeps files whole.
+    rooms = ("slurm", "training", "reference")
+    items.sort(key=lambda item: [not item.path.is_relative_to(TESTS / room) for room in rooms])
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
@@ -64,7 +68,7 @@ def shards(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config(shards):
     """A run of seconds that has everything switched on."""
     return Config(

@@ -3,6 +3,8 @@
 import csv
 import gc
 import json
+from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -14,24 +16,41 @@ from safetensors.torch import load_file, save_file
 import biggan_sn
 from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
+from biggan_sn.config import PlayerConfig
 from biggan_sn.config_io import from_dict, to_dict
 from biggan_sn.data.loader import open_dataset
 from biggan_sn.training.world import World
 from tests.forging import forge
 
 
-@pytest.fixture
-def given(small_config, tmp_path):
-    path = tmp_path / "given.yaml"
+@pytest.fixture(scope="module")
+def given(small_config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("given") / "given.yaml"
     path.write_text(yaml.safe_dump(to_dict(small_config)))
     return path
 
 
-@pytest.fixture
-def run(given, tmp_path):
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def lean(small_config, tmp_path_factory):
+    """The same in fewer passes, for what many passes do not change."""
+    side = PlayerConfig(lr=1e-3)
+    config = replace(small_config, penalties={}, generator=side, discriminator=side, d_steps=1)
+    path = tmp_path_factory.mktemp("lean") / "lean.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(given, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
     assert main(["train", "--config", str(given), "--run_dir", str(folder), "--steps", "2"]) == 0
     return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Two steps; a copy, which a test may go on with or spoil."""
+    return copytree(trained, tmp_path / "run", symlinks=True)
 
 
 def test_train_then_go_on_without_the_config(run, capsys):
@@ -275,9 +294,9 @@ def test_bench_compares_two_configs_in_one_run(given, capsys):
 
 
 @pytest.mark.parametrize("mode", ["d", "g", "sample"])
-def test_bench_of_a_part_of_a_step(given, capsys, mode):
-    table = given.parent / "operations.txt"
-    arguments = ["bench", "--config", str(given), "--mode", mode, "--rounds", "1"]
+def test_bench_of_a_part_of_a_step(lean, tmp_path, capsys, mode):
+    table = tmp_path / "operations.txt"
+    arguments = ["bench", "--config", str(lean), "--mode", mode, "--rounds", "1"]
     assert main([*arguments, "--steps_per_round", "1", "--profile", str(table)]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["mode"] == mode
@@ -286,8 +305,8 @@ def test_bench_of_a_part_of_a_step(given, capsys, mode):
     assert record["model_flops_per_iter"] > 0
 
 
-def test_bench_of_the_side_of_the_weights(given, capsys):
-    arguments = ["bench", "--config", str(given), "--mode", "weights", "--rounds", "1"]
+def test_bench_of_the_side_of_the_weights(lean, capsys):
+    arguments = ["bench", "--config", str(lean), "--mode", "weights", "--rounds", "1"]
     assert main([*arguments, "--steps_per_round", "1"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["model_flops_per_iter"] == 0, "no pass through a network"
@@ -295,9 +314,9 @@ def test_bench_of_the_side_of_the_weights(given, capsys):
     assert not {"G forward", "D step", "data"} & record["breakdown_ms"].keys()
 
 
-def test_bench_finds_forms_that_a_run_takes(given, tmp_path, capsys):
+def test_bench_finds_forms_that_a_run_takes(lean, tmp_path, capsys):
     table = tmp_path / "forms.json"
-    arguments = ["bench", "--config", str(given)]
+    arguments = ["bench", "--config", str(lean)]
     layers = ["--mode", "layers", "--rounds", "1", "--table", str(table)]
     assert main([*arguments, *layers]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -330,8 +349,9 @@ def test_bench_finds_forms_that_a_run_takes(given, tmp_path, capsys):
         assert line in capsys.readouterr().err
 
 
-def test_bench_counts_and_compares_with_what_was_counted(given, tmp_path, capsys):
-    arguments = ["bench", "--config", str(given), "--count-only"]
+def test_bench_counts_and_compares_with_what_was_counted(lean, tmp_path, capsys):
+    passes = [f"--{side}.microbatch=4" for side in ("generator", "discriminator")]
+    arguments = ["bench", "--config", str(lean), "--count-only", *passes]
     assert main([*arguments, "--json", str(tmp_path / "old.json")]) == 0
     (old,) = json.loads((tmp_path / "old.json").read_text())
     assert json.loads(capsys.readouterr().out) == old
@@ -347,8 +367,8 @@ def test_bench_counts_and_compares_with_what_was_counted(given, tmp_path, capsys
     assert new["model_flops_per_iter"] == 2 * old["model_flops_per_iter"]
 
 
-def test_bench_prices_the_clamp_where_it_is_on(given, capsys):
-    arguments = ["bench", "--config", str(given), "--rounds", "1", "--steps_per_round", "1"]
+def test_bench_prices_the_clamp_where_it_is_on(lean, capsys):
+    arguments = ["bench", "--config", str(lean), "--rounds", "1", "--steps_per_round", "1"]
     rows = "[spectral_norm, sigma0_ratio_clamp]"
     assert main([*arguments, "--lipschitz.generator", rows, "--monitor.every", "0"]) == 0
     share = json.loads(capsys.readouterr().out)["control_share"]
