@@ -14,4 +14,6 @@ say shellcheck && git ls-files '*.sh' '*.sbatch' .ci/run | xargs shellcheck -x
 say pytest
 workers=$(($(nproc) + 1))  # many tests wait for processes; asked before nproc heeds the next line
 export OMP_NUM_THREADS=1   # one process per core, one thread each
-exec python -m pytest -n "$workers" --dist worksteal "$@"
+unset PYTHONDONTWRITEBYTECODE # processes that tests start need not compile the package anew
+# A file stays on one worker: what its tests share (runs, jobs, processes) is made once.
+exec python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@"
