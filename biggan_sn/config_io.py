@@ -45,6 +45,7 @@ CHANGED_BY_ROLLBACK = (
     "real_label",
     "lr_decay",
     "feature_matching.weight",
+    "augment",
     "regularizers",
     "lipschitz",
     "sigma0",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks
+from biggan_sn.data.augment import augmentations
 from biggan_sn.evaluation.extractors import EXTRACTORS
 from biggan_sn.evaluation.metrics import METRICS
 from biggan_sn.losses.feature_matching import FeatureMatching
@@ -39,6 +40,7 @@ from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
 from biggan_sn.tables import lookup
+from biggan_sn.training.door import Door
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 from biggan_sn.training.shown import Shown
@@ -80,6 +82,7 @@ def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, to
             raise ValueError(f"lipschitz.generator: {name} acts on logits, and G has none")
     build_penalty(config.penalties)
     _check_objective(config)
+    augmentations(config.augment.transforms)
     lookup(EXTRACTORS, config.evaluation.extractor, "extractor")
     for metric in config.evaluation.metrics:
         lookup(METRICS, metric, "metric")
@@ -157,6 +160,7 @@ def build(
     d_constraint = _constraint(config, "discriminator", discriminator, world)
     average.update(generator, step=-1)  # with u, v and sigma as they are now
     shared = partial(mean_over_replicas, ranks=world.ranks)
+    latents = training_latents(config, attempt)
     return GANStep(
         g=g,
         d=d,
@@ -171,7 +175,8 @@ def build(
         g_regularizer=_regularizer(config, "generator", g_constraint),
         d_regularizer=_regularizer(config, "discriminator", d_constraint),
         matching=FeatureMatching(discriminator, config.feature_matching, world.ranks),
-        latents=training_latents(config, attempt),
+        latents=latents,
+        door=Door(config.augment, latents),
         shared=shared,
         shown=Shown(world, d.microbatch, g.microbatch),
         lr_decay=config.lr_decay,

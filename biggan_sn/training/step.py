@@ -16,6 +16,7 @@ from biggan_sn.models.latent import Latents
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.norm import settle_statistics
 from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.training.door import Door
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 from biggan_sn.training.shown import Shown
@@ -37,6 +38,7 @@ class GANStep:
     d_regularizer: Callable[[nn.Module], Tensor | float]
     matching: FeatureMatching
     latents: Latents
+    door: Door
     shared: Callable[[Tensor], Tensor]
     shown: Shown
     lr_decay: LrDecayConfig
@@ -66,11 +68,13 @@ class GANStep:
         self.shown.forget()
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
-                real = next(reals)
+                at = self.positions(step, turn, share)
+                real = self.door(next(reals), "real", at)
                 if self.compares:
                     self.shown.keep(real)
                 with torch.no_grad():
                     fake = self.sample(self.g.network, step, turn, share)
+                    fake = self.door(fake, "fake", at)
                 real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
                 d_loss = self.objective.d_loss(real_logits, fake_logits)
                 penalty = self.penalize(real, fake, step, turn, share)
@@ -87,9 +91,10 @@ class GANStep:
         wanted = self.real_features()
         with self.g.turn() as g:
             for share in g.microbatches():
+                at = self.positions(step, self.d_steps, share)
                 fake = self.sample(g.model, step, self.d_steps, share)
                 with self.matching.watching(self.d.network) as (d, features):
-                    logits = self.judge(d, fake)
+                    logits = self.judge(d, self.door(fake, "fake", at))
                 if self.objective.relative:
                     with torch.no_grad():
                         logits += self.judge(self.d.network, self.shown.at(share))

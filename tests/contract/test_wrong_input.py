@@ -83,6 +83,9 @@ EARLY = {
     "attention of G": train("--model.generator_attention", "[7]", names="resolution 7"),
     "attention of D": train("--model.discriminator_attention", "[128]", names="resolution 128"),
     "no loss for G": train("--feature_matching.alone", "true", names="feature_matching.layers"),
+    "augmentation twice": train(
+        "--augment.transforms", "[flip, flip]", names="augment.transforms must name each once"
+    ),
     "odd microbatch": train("--discriminator.microbatch", "3", names="discriminator.microbatch 3"),
     "odd ranks": train(
         "--batch_size", "10", names="batch_size 10", environment={"WORLD_SIZE": "4"}
@@ -284,6 +287,7 @@ LATE = {
     "feature matching of no layer": train(
         "--feature_matching.layers", "[blocks.9]", names="no layer 'blocks.9'; it has blocks.0"
     ),
+    "augmentation": train("--augment.transforms", "[colour]", names="'color'"),
     "a label where there are none": train("--real_label", "0.9", names="hinge has no labels"),
     "saturating what is not f-GAN": train("--fgan_saturating", "true", names="fgan_saturating"),
     "wgan with a D that nothing holds": train(

@@ -9,6 +9,7 @@ import yaml
 from biggan_sn import config_io
 from biggan_sn.cli import main
 from biggan_sn.config import (
+    AugmentConfig,
     CheckpointConfig,
     CollapseConfig,
     Config,
@@ -64,6 +65,7 @@ UNUSUAL = Config(
     penalty_every=16,
     regularizers=RegularizersConfig({"orthogonal": 1e-4}, {"orthonormal": 1e-3}),
     feature_matching=FeatureMatchingConfig(("linear",), 0.5, alone=True),
+    augment=AugmentConfig(("color", "flip"), 0.5),
     generator=PlayerConfig(1e-3, (0.5, 0.9), 1e-8, 4),
     discriminator=PlayerConfig(2e-3, (0.1, 0.99), 1e-7, 2),
     lr_decay=LrDecayConfig(3, 20),
@@ -213,6 +215,10 @@ def test_unknown_fields_are_refused(values, name):
         ("logs", "rows", 0),
         ("logs", "columns", 0),
         ("feature_matching", "weight", 0.0),
+        ("augment", "transforms", ["flip", "color", "flip"]),
+        ("augment", "p", 0.0),
+        ("augment", "p", 1.1),
+        ("augment", "p", float("nan")),
         ("speed", "recompute", ["both"]),
         (None, "steps", 0),
         (None, "d_steps", 0),
