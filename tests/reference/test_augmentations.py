@@ -243,7 +243,7 @@ def test_rows_are_done_in_their_order():
 
 # -------------------------------------------------------------------------- of many images, counted
 
-MANY = 4000
+MANY = 3000
 TRANSFORMS = {
     f"{name} {part} {number}": (part, transform)
     for name in ("flip", "color", "translation", "cutout", "bgc")
@@ -256,7 +256,7 @@ IN_VAIN = {"flip": 1 / 2, "mirror": 1 / 2, "luma_flip": 1 / 2, "quarter_turns": 
            "translation": 1 / 9, "whole_shift": 1 / 4}  # fmt: skip
 
 
-@pytest.mark.parametrize("p", [0.0, 0.2, 0.75, 1.0])
+@pytest.mark.parametrize("p", [0.2, 1.0])
 @pytest.mark.parametrize("case", TRANSFORMS)
 def test_every_transform_is_done_with_its_probability(case, p):
     part, transform = TRANSFORMS[case]
