@@ -14,6 +14,7 @@ from biggan_sn.config.control import (
     Sigma0Config,
     SpectrumConfig,
 )
+from biggan_sn.config.few import AugmentConfig, ConsistencyConfig, LeCamConfig, TopKConfig
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
 from biggan_sn.config.matching import FeatureMatchingConfig
 from biggan_sn.config.model import ModelConfig
@@ -24,13 +25,16 @@ RESOLUTIONS = (32, 64, 128, 256, 512)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 __all__ = [
+    "AugmentConfig",
     "CheckpointConfig",
     "CollapseConfig",
     "Config",
+    "ConsistencyConfig",
     "DataConfig",
     "EMAConfig",
     "EvaluationConfig",
     "FeatureMatchingConfig",
+    "LeCamConfig",
     "LipschitzConfig",
     "LogsConfig",
     "LrDecayConfig",
@@ -41,6 +45,7 @@ __all__ = [
     "Sigma0Config",
     "SpectrumConfig",
     "SpeedConfig",
+    "TopKConfig",
 ]
 
 
@@ -225,6 +230,10 @@ class Config:
     penalty_every: int = 1
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     feature_matching: FeatureMatchingConfig = field(default_factory=FeatureMatchingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    lecam: LeCamConfig = field(default_factory=LeCamConfig)
+    top_k: TopKConfig = field(default_factory=TopKConfig)
     generator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=5e-5))
     discriminator: PlayerConfig = field(default_factory=lambda: PlayerConfig(lr=2e-4))
     lr_decay: LrDecayConfig = field(default_factory=LrDecayConfig)

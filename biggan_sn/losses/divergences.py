@@ -22,6 +22,7 @@ class Divergence(NamedTuple):
         conjugate: f*(t), the supremum over u of t u - f(u).
         of_fake: f*(T(v)) from the logit v, where the two in turn would lose digits or overflow.
         greatest: of D_f over all P and Q.
+        undecided: the logit where p = q: T(undecided) = f'(1).
     """
 
     f: Map
@@ -29,6 +30,7 @@ class Divergence(NamedTuple):
     conjugate: Map
     of_fake: Map
     greatest: float = math.inf
+    undecided: float = 0.0
 
 
 DIVERGENCES: dict[str, Divergence] = {
@@ -37,6 +39,7 @@ DIVERGENCES: dict[str, Divergence] = {
         activation=lambda v: v,
         conjugate=lambda t: (t - 1).exp(),
         of_fake=lambda v: (v - 1).exp(),
+        undecided=1.0,
     ),
     "reverse_kl": Divergence(
         f=lambda u: -u.log(),

@@ -25,6 +25,8 @@ class Objective(NamedTuple):
         relative: G's loss asks for the logits of real images, as many as there are fake ones.
         lipschitz: it has a value only for a D that is held in bounds.
         least: the infimum of d_loss; where it is finite, a D that comes near has won.
+        undecided: the best logit of D where real and fake images are equally many; None: only
+            differences of logits count.
         smoothed: label of real images -> the row with that label instead of 1; None: no labels.
         saturating: the row with the other loss of G; None: there is no other.
         shared: the row whose means of logits are those of all processes; None: it has no use of
@@ -36,6 +38,7 @@ class Objective(NamedTuple):
     relative: bool = False
     lipschitz: bool = False
     least: float = -math.inf
+    undecided: float | None = None
     smoothed: Callable[[float], "Objective"] | None = None
     saturating: "Objective | None" = None
     shared: Callable[[Shared], "Objective"] | None = None
@@ -82,7 +85,13 @@ def cross_entropy(g_loss: Callable[[Tensor], Tensor], label: float = 1.0) -> Obj
         return (softplus(-real) + (1 - label) * real).mean() + softplus(fake).mean()
 
     entropy = -sum(p * math.log(p) for p in (label, 1 - label) if p > 0)
-    return Objective(d_loss, g_loss, least=entropy, smoothed=partial(cross_entropy, g_loss))
+    return Objective(
+        d_loss,
+        g_loss,
+        least=entropy,
+        undecided=math.log(label / (2 - label)),  # where sigmoid is label / 2
+        smoothed=partial(cross_entropy, g_loss),
+    )
 
 
 def least_squares(label: float = 1.0) -> Objective:
@@ -92,6 +101,7 @@ def least_squares(label: float = 1.0) -> Objective:
         lambda real, fake: ((real - label).square().mean() + fake.square().mean()) / 2,
         lambda fake: (fake - 1).square().mean() / 2,
         least=0.0,
+        undecided=label / 2,
         smoothed=least_squares,
     )
 
@@ -104,7 +114,10 @@ def f_gan(divergence: Divergence) -> Objective:
         return divergence.of_fake(fake).mean() - divergence.activation(real).mean()
 
     row = Objective(
-        d_loss, lambda fake: -divergence.activation(fake).mean(), least=-divergence.greatest
+        d_loss,
+        lambda fake: -divergence.activation(fake).mean(),
+        least=-divergence.greatest,
+        undecided=divergence.undecided,
     )
     return row._replace(
         saturating=row._replace(g_loss=lambda fake: -divergence.of_fake(fake).mean())
@@ -152,6 +165,7 @@ OBJECTIVES: dict[str, Objective] = {
         lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(),
         lambda fake: -fake.mean(),
         least=0.0,
+        undecided=0.0,
     ),
     # Goodfellow et al. 2014, eq. 1: G minimises log(1 - sigmoid(fake))
     "minimax": cross_entropy(lambda fake: -softplus(fake).mean()),

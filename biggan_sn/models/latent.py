@@ -30,14 +30,22 @@ class Latents:
     purpose: str
 
     def z(
-        self, positions: range, truncation: float | None = None, mode: str = "resample"
+        self,
+        positions: range,
+        truncation: float | None = None,
+        mode: str = "resample",
+        noise: float = 0.0,
     ) -> Tensor:
-        """z [N, z_dim] of these positions; `truncation` None is the plain normal."""
+        """z [N, z_dim] of these positions; `truncation` None is the plain normal. With `noise`, a
+        standard deviation, it is another one near that, as random, and the same each time."""
         u = torch.from_numpy(uniform(self.seed, f"{self.purpose}/z", positions, self.z_dim))
         if truncation is None:
             z = torch.special.ndtri(u)
         else:
             z = lookup(TRUNCATIONS, mode, "truncation mode")(u, truncation)
+        if noise:
+            way = uniform(self.seed, f"{self.purpose}/z nearby", positions, self.z_dim)
+            z = z + noise * torch.special.ndtri(torch.from_numpy(way))
         return z.to(torch.get_default_dtype())
 
     def y(self, positions: range) -> Tensor:

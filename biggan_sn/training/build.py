@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks
+from biggan_sn.data.augment import augmentations
 from biggan_sn.evaluation.extractors import EXTRACTORS
 from biggan_sn.evaluation.metrics import METRICS
+from biggan_sn.losses.consistency import Consistency
 from biggan_sn.losses.feature_matching import FeatureMatching
-from biggan_sn.losses.objectives import build_objective
+from biggan_sn.losses.lecam import LeCam
+from biggan_sn.losses.objectives import Shared, build_objective
 from biggan_sn.losses.penalties import PenaltyOnD, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
 from biggan_sn.losses.regularizers import rows_of as regularizer_rows
+from biggan_sn.losses.top_k import TopK
 from biggan_sn.models.latent import Latents
 from biggan_sn.models.zoo import (
     BUILDERS,
@@ -39,6 +43,7 @@ from biggan_sn.nn.spectral import DEPTH
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.positions import integers
 from biggan_sn.tables import lookup
+from biggan_sn.training.door import Adaptive, Door
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 from biggan_sn.training.shown import Shown
@@ -80,6 +85,8 @@ def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, to
             raise ValueError(f"lipschitz.generator: {name} acts on logits, and G has none")
     build_penalty(config.penalties)
     _check_objective(config)
+    for section in (config.augment, config.consistency):
+        augmentations(section.transforms)
     lookup(EXTRACTORS, config.evaluation.extractor, "extractor")
     for metric in config.evaluation.metrics:
         lookup(METRICS, metric, "metric")
@@ -99,9 +106,20 @@ def _check_objective(config: Config) -> None:
     falls for ever, and that distance is none.
 
     Raises:
-        ValueError: that is so, or the objective has no such settings.
+        ValueError: that is so, or the objective has no such settings, or not what ADA or top-k ask
+            for.
     """
     row = build_objective(config.objective, config.real_label, config.fgan_saturating)
+    if config.augment.target and row.undecided is None:
+        raise ValueError(
+            f"augment.target: under the objective {config.objective} only differences of logits "
+            "count, so that their signs do not say whether D knows real images by heart; give "
+            "augment.p a value that stays"
+        )
+    if config.top_k.share < 1 and config.feature_matching.alone:
+        raise ValueError(
+            "top_k.share: feature_matching.alone leaves G no loss of single images; give up one"
+        )
     terms = (*config.penalties.values(), *config.regularizers.discriminator.values())
     if row.lipschitz and not any(terms) and not config.lipschitz.discriminator:
         raise ValueError(
@@ -157,6 +175,7 @@ def build(
     d_constraint = _constraint(config, "discriminator", discriminator, world)
     average.update(generator, step=-1)  # with u, v and sigma as they are now
     shared = partial(mean_over_replicas, ranks=world.ranks)
+    latents = training_latents(config, attempt)
     return GANStep(
         g=g,
         d=d,
@@ -171,7 +190,11 @@ def build(
         g_regularizer=_regularizer(config, "generator", g_constraint),
         d_regularizer=_regularizer(config, "discriminator", d_constraint),
         matching=FeatureMatching(discriminator, config.feature_matching, world.ranks),
-        latents=training_latents(config, attempt),
+        latents=latents,
+        door=_door(config, latents, shared, world.device),
+        consistency=Consistency(config.consistency, latents.seed, latents.purpose),
+        lecam=LeCam(config.lecam, shared, world.device),
+        top_k=TopK(config.top_k, world.ranks),
         shared=shared,
         shown=Shown(world, d.microbatch, g.microbatch),
         lr_decay=config.lr_decay,
@@ -181,6 +204,16 @@ def build(
         device=world.device,
         let_go=let_go if config.speed.cuda_graphs else None,
     )
+
+
+def _door(config: Config, latents: Latents, shared: Shared, device: torch.device) -> Door:
+    """What augments images, as probably as it stays or as D wants it."""
+    section = config.augment
+    undecided = build_objective(config.objective, config.real_label).undecided
+    if not section.target or undecided is None:
+        return Door(section, latents)
+    adaptive = Adaptive(section, undecided, config.batch_size, shared, device)
+    return Door(section, latents, adaptive)
 
 
 def _choose_forms(network: nn.Module, config: Config, side: str) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,12 +20,25 @@ from biggan_sn.checkpoint import (
     step_of,
 )
 from biggan_sn.collapse.detector import Detector
-from biggan_sn.nn.history import History
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.step import GANStep
 
-HISTORY = "history"  # a group that only runs with historical averaging have
+# Groups that only some runs have: with historical averaging; with what follows D's logits.
+HISTORY, LOGITS = "history", "logits"
 INTEGERS = ("step", "position", "attempt")
+
+
+class Keeper(Protocol):
+    """What a run may have, and then has to remember."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it by name; nothing where there is nothing to remember."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave; begins anew where that was nothing. Raises ValueError where
+        it is of something else."""
+        ...
 
 
 def tensors_of(
@@ -42,21 +55,28 @@ def tensors_of(
             for name, tensor in spectrum.state().items()
         },
         "collapse": detector.state(),
-    } | _history_of(play)
+    } | _kept(play)
 
 
-def _history_of(play: GANStep) -> dict[str, dict[str, Tensor]]:
-    """The histories of the weights as a group, where one is kept."""
-    tensors = {
-        f"{network}/{name}": tensor
-        for network, history in _histories(play).items()
-        for name, tensor in history.state().items()
+def _kept(play: GANStep) -> dict[str, dict[str, Tensor]]:
+    """What only some runs keep, by group; no group of which there is nothing."""
+    kept = {
+        group: {
+            f"{name}/{key}": tensor
+            for name, keeper in keepers.items()
+            for key, tensor in keeper.state().items()
+        }
+        for group, keepers in _keepers(play).items()
     }
-    return {HISTORY: tensors} if tensors else {}
+    return {group: tensors for group, tensors in kept.items() if tensors}
 
 
-def _histories(play: GANStep) -> dict[str, History]:
-    return {"G": play.g_constraint.history, "D": play.d_constraint.history}
+def _keepers(play: GANStep) -> dict[str, dict[str, Keeper]]:
+    """Who keeps it, by group and name."""
+    return {
+        HISTORY: {"G": play.g_constraint.history, "D": play.d_constraint.history},
+        LOGITS: {"augment": play.door, "lecam": play.lecam},
+    }
 
 
 def moments_of(play: GANStep) -> dict[str, dict[str, Tensor]]:
@@ -92,23 +112,24 @@ def restore(path: Path, play: GANStep, spectra: Mapping[str, Spectrum], detector
             load(tensors)
         except ValueError as error:
             raise CheckpointError(f"{path / name}.safetensors: {error}") from error
-    _restore_histories(path, play)
+    _restore_kept(path, play)
 
 
-def _restore_histories(path: Path, play: GANStep) -> None:
-    """Where the checkpoint has none, they begin with the weights that it has."""
-    there = f"{HISTORY}.safetensors" in load_state(path)["files"]
-    state = load_tensors(path, HISTORY) if there else {}
-    for network, history in _histories(play).items():
-        try:
-            history.load_state(_part(state, network))
-        except ValueError as error:
-            raise CheckpointError(f"{path / HISTORY}.safetensors: {error}") from error
+def _restore_kept(path: Path, play: GANStep) -> None:
+    """Where the checkpoint has none of it, it begins there."""
+    there = load_state(path)["files"]
+    for group, keepers in _keepers(play).items():
+        state = load_tensors(path, group) if f"{group}.safetensors" in there else {}
+        for name, keeper in keepers.items():
+            try:
+                keeper.load_state(_part(state, name))
+            except ValueError as error:
+                raise CheckpointError(f"{path / group}.safetensors: {error}") from error
 
 
-def _part(state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
-    """What belongs to one network, by its name within that."""
-    prefix = f"{network}/"
+def _part(state: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """What belongs to one network or keeper, by its name within that."""
+    prefix = f"{owner}/"
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 

@@ -3,19 +3,24 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from biggan_sn.config import LrDecayConfig
 from biggan_sn.data.loader import Batch, send
+from biggan_sn.losses.consistency import Consistency
 from biggan_sn.losses.feature_matching import FeatureMatching, Features
+from biggan_sn.losses.lecam import LeCam
 from biggan_sn.losses.objectives import Objective
 from biggan_sn.losses.penalties import PenaltyOnD, Surroundings
+from biggan_sn.losses.top_k import TopK
 from biggan_sn.models.latent import Latents
 from biggan_sn.nn.constraint import Constraint
 from biggan_sn.nn.norm import settle_statistics
 from biggan_sn.nn.precision import at_least_fp32
+from biggan_sn.training.door import Door
 from biggan_sn.training.ema import EMA
 from biggan_sn.training.player import Player
 from biggan_sn.training.shown import Shown
@@ -37,6 +42,10 @@ class GANStep:
     d_regularizer: Callable[[nn.Module], Tensor | float]
     matching: FeatureMatching
     latents: Latents
+    door: Door
+    consistency: Consistency
+    lecam: LeCam
+    top_k: TopK
     shared: Callable[[Tensor], Tensor]
     shown: Shown
     lr_decay: LrDecayConfig
@@ -66,19 +75,29 @@ class GANStep:
         self.shown.forget()
         with self.d.turn() as d:  # thaws D; steps and freezes it on the way out
             for share in d.microbatches():  # gradients meet once, at the last one
-                real = next(reals)
+                at = self.positions(step, turn, share)
+                real = self.door(next(reals), "real", at)
                 if self.compares:
                     self.shown.keep(real)
                 with torch.no_grad():
-                    fake = self.sample(self.g.network, step, turn, share)
-                real_logits, fake_logits = self.judge(d.model, real, fake)  # one pass
+                    draw = partial(self.fake, self.g.network, step, turn, share)
+                    fake = draw()
+                    twins = self.consistency.twins(real, fake, draw, at)
+                # One pass over all of them
+                real_logits, fake_logits, *others = self.judge(d.model, real, fake, *twins)
                 d_loss = self.objective.d_loss(real_logits, fake_logits)
                 penalty = self.penalize(real, fake, step, turn, share)
+                consistency = self.consistency.d_loss(real_logits, fake_logits, others, twins)
+                lecam = self.lecam(real_logits, fake_logits, step)
                 regularizer = d.once(self.d_regularizer)
-                d.descend(d_loss + penalty, regularizer)
-                seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits)
-                seen.add(d_penalty=penalty, d_regularizer=regularizer)
-        seen.add(d_scale=self.d.scale.shown(self.device))
+                d.descend(total(d_loss, penalty, consistency, lecam), regularizer)
+                seen.add(d_loss=d_loss, d_real=real_logits, d_fake=fake_logits, d_penalty=penalty)
+                seen.add(d_consistency=consistency, d_lecam=lecam, d_regularizer=regularizer)
+                for follower in (self.door, self.lecam):
+                    follower.note(real_logits, fake_logits)
+        seen.add(augment_p=self.door.p, d_scale=self.d.scale.shown(self.device))
+        for follower in (self.door, self.lecam):
+            follower.follow()
         self.d_constraint.after_step()  # clamps; fresh u, v and sigma
 
     def update_generator(self, step: int, seen: "Means") -> None:
@@ -87,17 +106,21 @@ class GANStep:
         wanted = self.real_features()
         with self.g.turn() as g:
             for share in g.microbatches():
-                fake = self.sample(g.model, step, self.d_steps, share)
+                at = self.positions(step, self.d_steps, share)
+                draw = partial(self.sample, g.model, step, self.d_steps, share)
+                fake = draw()
                 with self.matching.watching(self.d.network) as (d, features):
-                    logits = self.judge(d, fake)
+                    logits = self.judge(d, self.door(fake, "fake", at))
                 if self.objective.relative:
                     with torch.no_grad():
                         logits += self.judge(self.d.network, self.shown.at(share))
-                g_loss = self.objective.g_loss(*logits)
+                g_loss = self.objective.g_loss(*self.top_k(step, *logits))
                 matching = self.matching.loss(features, wanted)
+                consistency = self.consistency.g_loss(fake, draw)
                 regularizer = g.once(self.g_regularizer)
-                g.descend(self.matching.joined(g_loss, matching), regularizer)
-                seen.add(g_loss=g_loss, g_matching=matching, g_regularizer=regularizer)
+                g.descend(total(self.matching.joined(g_loss, matching), consistency), regularizer)
+                seen.add(g_loss=g_loss, g_matching=matching)
+                seen.add(g_consistency=consistency, g_regularizer=regularizer)
         seen.add(g_scale=self.g.scale.shown(self.device))
         self.g_constraint.after_step()
         settle_statistics(self.g.network)
@@ -117,10 +140,20 @@ class GANStep:
         self.g.engine.close()
         self.d.engine.close()
 
-    def sample(self, generator: nn.Module, step: int, turn: int, share: range) -> Batch:
-        """G's images for this process's `share` of the batch of this turn."""
+    def fake(
+        self, generator: nn.Module, step: int, turn: int, share: range, noise: float = 0.0
+    ) -> Batch:
+        """What `sample` gives, as D sees it."""
+        fake = self.sample(generator, step, turn, share, noise)
+        return self.door(fake, "fake", self.positions(step, turn, share))
+
+    def sample(
+        self, generator: nn.Module, step: int, turn: int, share: range, noise: float = 0.0
+    ) -> Batch:
+        """G's images for this process's `share` of the batch of this turn; with `noise`, a standard
+        deviation, of latent vectors so near."""
         positions = self.positions(step, turn, share)
-        z = send(self.latents.z(positions), self.device)
+        z = send(self.latents.z(positions, noise=noise), self.device)
         y = send(self.latents.y(positions), self.device)
         with self.autocast():
             return Batch(at_least_fp32(generator(z, y)), y)
@@ -163,6 +196,11 @@ class GANStep:
     def criticise(self, images: Tensor, labels: Tensor) -> Tensor:
         """The logits of D, inside its constraint, in passes that are derived twice."""
         return self.judge(self.d.network, Batch(images, labels))[0]
+
+
+def total(loss: Tensor, *terms: Tensor | float) -> Tensor:
+    """The sum of a loss and terms; a plain number stands for a term that is not there."""
+    return sum((term for term in terms if isinstance(term, Tensor)), start=loss)
 
 
 class Means:

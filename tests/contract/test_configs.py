@@ -13,6 +13,7 @@ from biggan_sn.cli import VERBS, main, parsers
 from biggan_sn.cli.common import config_of
 from biggan_sn.collapse.signs import SIGNS
 from biggan_sn.config import (
+    AugmentConfig,
     CollapseConfig,
     Config,
     EvaluationConfig,
@@ -21,6 +22,7 @@ from biggan_sn.config import (
     RegularizersConfig,
 )
 from biggan_sn.config_io import from_dict, to_dict
+from biggan_sn.data.augment import AUGMENTATIONS
 from biggan_sn.evaluation.extractors import EXTRACTORS
 from biggan_sn.evaluation.metrics import METRICS
 from biggan_sn.losses.objectives import OBJECTIVES
@@ -164,6 +166,7 @@ def test_every_verb_explains_itself():
         (ModelConfig, MINIBATCH_LAYERS),
         (ModelConfig, NORMS),
         (LipschitzConfig, LIPSCHITZ),
+        (AugmentConfig, AUGMENTATIONS),
         (EvaluationConfig, METRICS),
         (EvaluationConfig, EXTRACTORS),
         (CollapseConfig, SIGNS),

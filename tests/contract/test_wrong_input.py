@@ -83,6 +83,15 @@ EARLY = {
     "attention of G": train("--model.generator_attention", "[7]", names="resolution 7"),
     "attention of D": train("--model.discriminator_attention", "[128]", names="resolution 128"),
     "no loss for G": train("--feature_matching.alone", "true", names="feature_matching.layers"),
+    "augmentation twice": train(
+        "--augment.transforms", "[flip, flip]", names="augment.transforms must name each once"
+    ),
+    "target of nothing": train("--augment.target", "0.6", names="augment.target must have"),
+    "augmentation that never comes": train("--augment.p", "0", names="augment.p must be above 0"),
+    "consistency without a neighbour": train(
+        *("--consistency.real", "10", "--consistency.transforms", "[]"),
+        names="consistency.transforms must name one",
+    ),
     "odd microbatch": train("--discriminator.microbatch", "3", names="discriminator.microbatch 3"),
     "odd ranks": train(
         "--batch_size", "10", names="batch_size 10", environment={"WORLD_SIZE": "4"}
@@ -284,6 +293,17 @@ LATE = {
     "feature matching of no layer": train(
         "--feature_matching.layers", "[blocks.9]", names="no layer 'blocks.9'; it has blocks.0"
     ),
+    "choosing by logits that G has not": train(
+        *("--feature_matching.layers", "[blocks.1]", "--feature_matching.alone", "true"),
+        *("--top_k.share", "0.5"),
+        names="top_k.share",
+    ),
+    "neighbour": train("--consistency.transforms", "[flop]", names="'flip'"),
+    "target of logits without a middle": train(
+        *("--augment.transforms", "[bgc]", "--augment.target", "0.6", "--objective", "wgan"),
+        names="augment.target: under the objective wgan",
+    ),
+    "augmentation": train("--augment.transforms", "[colour]", names="'color'"),
     "a label where there are none": train("--real_label", "0.9", names="hinge has no labels"),
     "saturating what is not f-GAN": train("--fgan_saturating", "true", names="fgan_saturating"),
     "wgan with a D that nothing holds": train(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from biggan_sn.config import (
+    AugmentConfig,
     EMAConfig,
     LipschitzConfig,
     LrDecayConfig,
@@ -13,6 +14,7 @@ from biggan_sn.config import (
     RegularizersConfig,
     SpectrumConfig,
 )
+from biggan_sn.data.augment import AUGMENTATIONS
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.losses.penalties import PENALTIES
@@ -287,6 +289,7 @@ def test_g_meets_the_real_images_of_d_s_last_turn_at_its_own_positions(small_con
         *({"lipschitz": LipschitzConfig((name,), ())} for name in FOR_BOTH),
         *({"lipschitz": LipschitzConfig((), (name,))} for name in LIPSCHITZ),
         *({"architecture": name} for name in ARCHITECTURES),
+        *({"augment": AugmentConfig((name,), 0.8)} for name in AUGMENTATIONS),
     ],
     ids=str,
 )
