@@ -91,12 +91,11 @@ def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, to
     for metric in config.evaluation.metrics:
         lookup(METRICS, metric, "metric")
     with torch.device("meta"):
-        generator, discriminator = make(config)
-        for network, side in ((generator, "generator"), (discriminator, "discriminator")):
+        networks = make(config)
+        for network, side in zip(networks, BUILDERS, strict=True):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
-    FeatureMatching(discriminator, config.feature_matching, ranks)
-    networks = (generator, discriminator)
+    FeatureMatching(networks[1], config.feature_matching, ranks)
     _check_speed(config, dict(zip(BUILDERS, networks, strict=True)))
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
 
@@ -158,12 +157,7 @@ def build(
     Raises:
         ValueError: the config asks for something that cannot be.
     """
-    torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
-    generator, discriminator = make(config)
-    for network, side in ((generator, "generator"), (discriminator, "discriminator")):
-        _place(network, world)
-        _choose_forms(network, config, side)
-        put_constraints(network, config, side)
+    generator, discriminator = _constrained(config, world, make)
     average = EMA(generator, config.ema.decay, config.ema.start)  # on its own from here
     for network in (generator, discriminator):
         images = [config.microbatch(side, world.ranks) for side in BUILDERS]
@@ -204,6 +198,17 @@ def build(
         device=world.device,
         let_go=let_go if config.speed.cuda_graphs else None,
     )
+
+
+def _constrained(config: Config, world: World, make: MakeNetworks) -> tuple[Network, Network]:
+    """G and D with weights from the seed, on the device, in their bounds."""
+    torch.manual_seed(int(integers(config.seed, "weights", range(1), 1, 2**62)[0, 0]))
+    networks = make(config)
+    for network, side in zip(networks, BUILDERS, strict=True):
+        _place(network, world)
+        _choose_forms(network, config, side)
+        put_constraints(network, config, side)
+    return networks
 
 
 def _door(config: Config, latents: Latents, shared: Shared, device: torch.device) -> Door:

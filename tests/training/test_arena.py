@@ -177,12 +177,19 @@ def test_wrong_input(tmp_path, capsys, options, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_points_have_not_is_refused(tmp_path, capsys):
-    method = tmp_path / "virtual.yaml"
-    method.write_text("model: {norm: virtual_batch}\n")
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("model: {norm: virtual_batch}", "model.norm virtual_batch"),
+        ("augment: {transforms: [cutout]}", "augment"),
+        ("consistency: {real: 10}", "augment, consistency"),
+    ],
+)
+def test_what_points_have_not_is_refused(tmp_path, capsys, setting, named):
+    method = tmp_path / "mine.yaml"
+    method.write_text(f"{setting}\n")
     assert main(arena(tmp_path / "out", "--methods", str(method))) == 2
-    said = capsys.readouterr().err
-    assert "ring8 with virtual: model.norm virtual_batch" in said
+    assert f"ring8 with mine: {named}" in capsys.readouterr().err
 
 
 def test_images_need_their_scores(tmp_path, capsys):
