@@ -73,8 +73,6 @@ def build_point_players(config: Config) -> tuple[PointGenerator, PointDiscrimina
     model = config.model
     if model.norm != "batch":
         raise ValueError(f"model.norm {model.norm}: a generator of points has no norms")
-    if config.augment.transforms or config.consistency.real or config.consistency.fake:
-        raise ValueError("augment, consistency: their transforms are of images, not of points")
     make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")
     players = (
         PointGenerator(model.z_dim, model.channels),

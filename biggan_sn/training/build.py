@@ -20,6 +20,7 @@ from biggan_sn.losses.penalties import PenaltyOnD, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
 from biggan_sn.losses.regularizers import rows_of as regularizer_rows
 from biggan_sn.losses.top_k import TopK
+from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.latent import Latents
 from biggan_sn.models.zoo import (
     BUILDERS,
@@ -85,8 +86,6 @@ def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, to
             raise ValueError(f"lipschitz.generator: {name} acts on logits, and G has none")
     build_penalty(config.penalties)
     _check_objective(config)
-    for section in (config.augment, config.consistency):
-        augmentations(section.transforms)
     lookup(EXTRACTORS, config.evaluation.extractor, "extractor")
     for metric in config.evaluation.metrics:
         lookup(METRICS, metric, "metric")
@@ -95,6 +94,7 @@ def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, to
         for network, side in zip(networks, BUILDERS, strict=True):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
+    _check_transforms(config, networks[1])
     FeatureMatching(networks[1], config.feature_matching, ranks)
     _check_speed(config, dict(zip(BUILDERS, networks, strict=True)))
     return [(name, t.shape) for network in networks for name, t in network.state_dict().items()]
@@ -126,6 +126,17 @@ def _check_objective(config: Config) -> None:
             "end; put a row in lipschitz.discriminator (weight_clipping, spectral_norm) or in "
             "penalties (wgan_gp: 10)"
         )
+
+
+def _check_transforms(config: Config, discriminator: nn.Module) -> None:
+    """Raises ValueError unless there are those that are asked for, and images to do them to."""
+    pairs = config.consistency.real or config.consistency.fake
+    for section, used in (("augment", config.augment.transforms), ("consistency", pairs)):
+        rows = augmentations(getattr(config, section).transforms)
+        if used and not isinstance(discriminator, Discriminator):
+            raise ValueError(
+                f"{section}.transforms: {', '.join(rows)} are for images, and here D judges points"
+            )
 
 
 def _check_speed(config: Config, networks: Mapping[str, nn.Module]) -> None:

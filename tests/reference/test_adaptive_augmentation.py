@@ -8,10 +8,19 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from biggan_sn.config import AugmentConfig, PlayerConfig
+from biggan_sn.config import (
+    AugmentConfig,
+    ConsistencyConfig,
+    LeCamConfig,
+    LipschitzConfig,
+    ModelConfig,
+    PlayerConfig,
+    TopKConfig,
+)
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.losses.divergences import DIVERGENCES
 from biggan_sn.losses.objectives import OBJECTIVES
+from biggan_sn.models.points import build_point_players
 from biggan_sn.training.build import build, check
 from biggan_sn.training.door import Adaptive
 from biggan_sn.training.world import World
@@ -143,6 +152,25 @@ def test_only_objectives_with_such_a_logit_take_a_target(small_config, name):
         check(replace(config, augment=AugmentConfig(("bgc",), 0.5)), 1)
     else:
         check(config, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "section"),
+    [
+        ({"augment": AugmentConfig(("flip",))}, "augment"),
+        ({"consistency": ConsistencyConfig(real=10.0)}, "consistency"),
+        ({"consistency": ConsistencyConfig(latent_d=5.0, latent_g=0.5)}, None),
+        ({"lecam": LeCamConfig(0.3), "top_k": TopKConfig(0.5)}, None),
+    ],
+)
+def test_points_have_no_transforms(small_config, change, section):
+    model = ModelConfig(channels=4, z_dim=2, shared_dim=0)
+    config = replace(small_config, model=model, lipschitz=LipschitzConfig((), ()), **change)
+    if section is None:
+        check(config, 1, make=build_point_players)
+    else:
+        with pytest.raises(ValueError, match=rf"^{section}\.transforms: flip.* D judges points"):
+            check(config, 1, make=build_point_players)
 
 
 # ---------------------------------------------------------------------------------------- in a step

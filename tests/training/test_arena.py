@@ -181,8 +181,8 @@ def test_wrong_input(tmp_path, capsys, options, said):
     ("setting", "named"),
     [
         ("model: {norm: virtual_batch}", "model.norm virtual_batch"),
-        ("augment: {transforms: [cutout]}", "augment"),
-        ("consistency: {real: 10}", "augment, consistency"),
+        ("augment: {transforms: [cutout]}", "augment.transforms: cutout"),
+        ("consistency: {real: 10}", "consistency.transforms: flip, translation"),
     ],
 )
 def test_what_points_have_not_is_refused(tmp_path, capsys, setting, named):
