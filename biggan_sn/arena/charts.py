@@ -10,7 +10,7 @@ import numpy as np
 from biggan_sn.arena.play import SAMPLES
 from biggan_sn.arena.points import POINTS, Mixture
 from biggan_sn.arena.schedule import Cell
-from biggan_sn.arena.table import COLUMNS, grouped, values_of
+from biggan_sn.arena.table import COLUMNS, grouped, rank, values_of
 from biggan_sn.evaluation.charts import COLOURS
 
 MEASURES = ("modes", "quality", "kl", "fid")
@@ -32,7 +32,7 @@ def scores_chart(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     )
     for row, (game, played) in zip(panels, games.items(), strict=True):
         methods = grouped(played, "method")
-        names = sorted(methods, key=lambda name: _order(methods[name]))
+        names = sorted(methods, key=lambda name: rank(methods[name]), reverse=True)
         row[0].set_yticks(range(len(names)), names, fontsize=8)
         row[0].set_ylabel(game)
         for panel, measure in zip(row, measures, strict=True):
@@ -40,11 +40,6 @@ def scores_chart(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
             panel.set_title(COLUMNS[measure].title, fontsize=9)
             panel.set_visible(bool(values_of(played, measure)))
     figure.savefig(path, dpi=110)
-
-
-def _order(seeds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    modes, divergence = values_of(seeds, "modes"), values_of(seeds, "kl")
-    return (mean(modes) if modes else -1.0, -mean(divergence) if divergence else 0.0)
 
 
 def _dots(panel: Any, values: Sequence[Sequence[float]]) -> None:

@@ -16,22 +16,20 @@ class Column(NamedTuple):
     Args:
         title: above the column.
         digits: after the point.
-        rising: whether more is better; None where nobody can tell.
     """
 
     title: str
     digits: int
-    rising: bool | None
 
 
 COLUMNS: dict[str, Column] = {
-    "modes": Column("modes covered", 1, True),
-    "quality": Column("high quality", 3, True),
-    "kl": Column("KL", 3, False),
-    "fid": Column("FID", 1, False),
-    "ms_per_step": Column("ms per step", 1, None),
-    "alarms": Column("alarms", 1, None),
-    "lost": Column("lost", 0, None),
+    "modes": Column("modes covered", 1),
+    "quality": Column("high quality", 3),
+    "kl": Column("KL", 3),
+    "fid": Column("FID", 1),
+    "ms_per_step": Column("ms per step", 1),
+    "alarms": Column("alarms", 1),
+    "lost": Column("lost", 0),
 }
 
 
@@ -57,13 +55,13 @@ def csv_of(lines: Sequence[Mapping[str, Any]]) -> str:
 def markdown_of(lines: Sequence[Mapping[str, Any]]) -> str:
     """For each game a table: a row for each method, the mean over its seeds and their standard
     deviation; the best first. `lost` counts the seeds that ended in numbers that are not finite,
-    and are in no mean."""
+    and have no scores."""
     parts = []
     for game, played in grouped(lines, "game").items():
         methods = grouped(played, "method")
         titles = [column.title for column in COLUMNS.values()]
         rows = [["method", "seeds", *titles]]
-        for method in sorted(methods, key=lambda name: _rank(methods[name])):
+        for method in sorted(methods, key=lambda name: rank(methods[name])):
             seeds = methods[method]
             rows.append([method, str(len(seeds)), *(_shown(seeds, name) for name in COLUMNS)])
         rows.insert(1, ["---"] * len(rows[0]))
@@ -85,7 +83,8 @@ def values_of(seeds: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     return [float(seed[name]) for seed in seeds if seed[name] is not None]
 
 
-def _rank(seeds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def rank(seeds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """What puts a method before others: more modes; where they are as many, a smaller KL."""
     modes, divergence = values_of(seeds, "modes"), values_of(seeds, "kl")
     return (-mean(modes) if modes else math.inf, mean(divergence) if divergence else math.inf)
 
