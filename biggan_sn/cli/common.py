@@ -37,7 +37,7 @@ def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
     config.microbatch("discriminator", ranks())
     model, resolution = config.model, config.data.resolution
     generator_stages(resolution, model.channels, model.generator_attention)
-    discriminator_stages(resolution, model.channels, model.discriminator_attention)
+    discriminator_stages(resolution, model.width_of_discriminator, model.discriminator_attention)
     return config
 
 

@@ -98,9 +98,10 @@ def build_discriminator(config: Config) -> Discriminator:
         ValueError: the model section asks for something that cannot be.
     """
     model, row = config.model, architecture(config)
-    _check_width(row, model.channels)
+    channels = model.width_of_discriminator
+    _check_width(row, channels)
     stages_of = deep_discriminator_stages if row.deep else discriminator_stages
-    stages = stages_of(config.data.resolution, model.channels, model.discriminator_attention)
+    stages = stages_of(config.data.resolution, channels, model.discriminator_attention)
     make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")
     network = Discriminator(stages, config.data.num_classes, row.wide, row.deep, make_minibatch)
     initialize(network, model.initialization)
