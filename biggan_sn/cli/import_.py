@@ -11,12 +11,14 @@ from biggan_sn.cli.train import CONFIG_NAME
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
 
+PROGRAMS = "the program: biggan_pytorch, pretrained_biggan (TF-Hub's), studiogan or mmgeneration"
+
 
 def declare(parser: ArgumentParser) -> None:
     """Make a run of weights that another program trained: to sample, sweep, evaluate, train on."""
     parser.add_argument("source", type=Path, help="the folder or file that the program left")
     parser.add_argument("run_dir", type=Path, help="the run's folder; must not hold a run yet")
-    parser.add_argument("--format", required=True, help="the program: biggan_pytorch")
+    parser.add_argument("--format", required=True, help=PROGRAMS)
     parser.add_argument(
         "--bgr", type=bool, default=False, help="its images have blue first, as OpenCV's have"
     )

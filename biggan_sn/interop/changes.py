@@ -88,6 +88,30 @@ def channels_first(tensors: Tensors) -> None:
                 tensors[name] = rows.transpose(0, 1).flatten(0, 1)
 
 
+def transpose_classes(tensors: Tensors) -> None:
+    """A class embedding that is a linear map of one-hot vectors."""
+    if "shared.weight" in tensors:
+        tensors["shared.weight"] = tensors["shared.weight"].mT.contiguous()
+
+
+def keep_colours(tensors: Tensors) -> None:
+    """Of a last convolution to more channels than are used, those that are; the rest counted in its
+    norm. That alone is below 1 then, and ours is 1: the gain and bias of the norm before it, from
+    which a ReLU leads there, take the difference."""
+    weight = tensors.get("conv.weight")
+    if weight is None or len(weight) <= IMAGE_CHANNELS:
+        return
+    tensors["conv.weight"] = weight = weight[:IMAGE_CHANNELS].clone()
+    tensors["conv.bias"] = tensors["conv.bias"][:IMAGE_CHANNELS].clone()
+    if "conv.sigma" in tensors:
+        lefts, sigmas, rights = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+        less = sigmas[0] / tensors["conv.sigma"]
+        found = (lefts[:, 0], rights[0].reshape(weight.shape[1:]), sigmas[0])
+        tensors |= dict(zip(("conv.u", "conv.v", "conv.sigma"), found, strict=True))
+        for name in ("norm.weight", "norm.bias"):
+            tensors[name] = tensors[name] * less
+
+
 def blue_last(tensors: Tensors) -> None:
     """Weights that make or see images whose first channel is blue."""
     out = "conv.weight" in tensors and tensors["conv.weight"].shape[0] == IMAGE_CHANNELS

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from biggan_sn.interop import biggan_pytorch
+from biggan_sn.interop import biggan_pytorch, mmgeneration, pretrained_biggan, studiogan
 from biggan_sn.interop.renaming import Keys
 from biggan_sn.interop.sources import Source
 
@@ -28,5 +28,10 @@ def _keys(generator: Keys, discriminator: Keys) -> dict[str, Keys]:
 FORMATS: dict[str, Format] = {
     "biggan_pytorch": Format(
         biggan_pytorch.find, _keys(biggan_pytorch.GENERATOR, biggan_pytorch.DISCRIMINATOR)
+    ),
+    "pretrained_biggan": Format(pretrained_biggan.find, {"ema": pretrained_biggan.GENERATOR}),
+    "studiogan": Format(studiogan.find, _keys(studiogan.GENERATOR, studiogan.DISCRIMINATOR)),
+    "mmgeneration": Format(
+        mmgeneration.find, _keys(mmgeneration.GENERATOR, mmgeneration.DISCRIMINATOR)
     ),
 }

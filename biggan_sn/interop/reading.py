@@ -2,13 +2,15 @@
 and plain values is refused."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 _ASKED = re.compile(r"(?:unsupported )?GLOBAL (\S+)", re.IGNORECASE)
 
@@ -17,8 +19,9 @@ class ForeignError(ValueError):
     """Weights of another program that cannot be imported; the message names the file."""
 
 
-def load(path: Path) -> Any:
-    """What torch.save wrote to `path`, on the CPU.
+def load(path: Path, numbers: Sequence[type] = ()) -> Any:
+    """What torch.save wrote to `path`, on the CPU. With `numbers`, numpy's kinds of single numbers,
+    such may be among it.
 
     Raises:
         ForeignError: it asks for code, or cannot be read.
@@ -26,7 +29,8 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise ForeignError(f"{path}: there is no such file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with safe_globals(_allowed(numbers)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         asked = _ASKED.search(str(error))
         if asked is None:
@@ -37,6 +41,13 @@ def load(path: Path) -> Any:
         ) from error
     except Exception as error:  # a pickle that is broken raises whatever it likes
         raise ForeignError(f"{path}: not a file of torch.save ({_first(error)})") from error
+
+
+def _allowed(numbers: Sequence[type]) -> list[Any]:
+    """What makes such a number again, under its names in all versions of numpy."""
+    make = np.float64(0).__reduce__()[0]
+    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
+    return [*((make, name) for name in names), *numbers] if numbers else []
 
 
 def _first(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Files as other programs leave them."""
 
+import numpy as np
 import torch
 
 from biggan_sn.interop.formats import FORMATS
@@ -26,4 +27,42 @@ def biggan_pytorch(recorded, folder, prefix="", but=()):
     return folder
 
 
-LEAVE = {"biggan_pytorch": biggan_pytorch}
+def pretrained_biggan(recorded, folder):
+    """One file, beside a config that nobody reads."""
+    torch.save(recorded.tensors("ema"), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text("not even JSON")
+    return folder
+
+
+def studiogan(recorded, folder, when="current"):
+    """Three files; D's knows more than the others."""
+    names = {"generator": "G", "ema": "G_ema", "discriminator": "D"}
+    for part, name in names.items():
+        tensors = recorded.tensors(part)
+        content = {"state_dict": tensors}
+        if part in recorded.about["orders"]:
+            content["optimizer"] = peers.optimizer(tensors, recorded.about["orders"][part])
+        if name == "D":
+            content |= {"step": peers.STEPS, "best_fid": np.float64(8.5), "run_name": "a run"}
+        torch.save(content, folder / f"model={name}-{when}-weights-step={peers.STEPS}.pth")
+    return folder
+
+
+def mmgeneration(recorded, folder):
+    """One file with everything."""
+    prefixes = {"generator": "generator", "ema": "generator_ema", "discriminator": "discriminator"}
+    tensors = {part: recorded.tensors(part) for part in prefixes}
+    named = {f"{prefixes[p]}.{n}": t for p, own in tensors.items() for n, t in own.items()}
+    orders = recorded.about["orders"].items()
+    optimizers = {part: peers.optimizer(tensors[part], order) for part, order in orders}
+    content = {"meta": {"iter": 7}, "state_dict": named, "optimizer": optimizers}
+    torch.save(content, folder / "iter_7.pth")
+    return folder / "iter_7.pth"
+
+
+LEAVE = {
+    "biggan_pytorch": biggan_pytorch,
+    "pretrained_biggan": pretrained_biggan,
+    "studiogan": studiogan,
+    "mmgeneration": mmgeneration,
+}
