@@ -89,7 +89,8 @@ def prepare(name: str, path: Path, config: Config, options: Options) -> Import:
         for side, foreign in networks.items():
             if foreign:
                 check_fit(BUILDERS[side](plain), foreign, side, normed[side])
-        check_fit(BUILDERS["generator"](plain), found.ema, "generator", found.g.normed)
+        if found.ema is not found.generator:
+            check_fit(BUILDERS["generator"](plain), found.ema, "generator", found.g.normed)
     memories = memories_of(source, found)
     averaged = found.ema is not found.generator or "generator" not in source.networks
     return Import(going_on(config, memories, averaged), found, memories)

@@ -22,6 +22,7 @@ class Generator(NamedTuple):
 
     resolution: int
     channels: int
+    widths: tuple[int, ...]
     attention: tuple[int, ...]
     num_classes: int
     z_dim: int
@@ -57,7 +58,7 @@ def infer_generator(g: Foreign) -> Generator:
     widths = [g.need("blocks.0.conv1.weight").shape[1], *outs[per - 1 :: per]]
     resolution = SMALLEST * 2 ** (len(blocks) // per)
     _check_known(g, resolution, list(GENERATOR_WIDTHS), f"{len(blocks)} blocks")
-    channels = _base(g, widths, GENERATOR_WIDTHS[resolution], resolution)
+    channels, multiples = _multiples(widths, GENERATOR_WIDTHS[resolution])
     shared = g.need("shared.weight").shape if "shared.weight" in g.tensors else (0, 0)
     gain, first = g.need("blocks.0.norm1.gain.weight").shape, g.need("linear.weight").shape
     classes, shared_dim = shared if shared[1] else (gain[0], 0)
@@ -67,6 +68,7 @@ def infer_generator(g: Foreign) -> Generator:
     return Generator(
         resolution,
         channels,
+        multiples,
         tuple(SMALLEST * 2 ** (i // per + 1) for i in _numbers(g, "attention")),
         classes,
         (first[1] - shared_dim) if deep else first[1] * parts,
@@ -126,11 +128,20 @@ def _check_known(network: Foreign, found: int, known: Sequence[int], what: str) 
         raise ForeignError(f"{network.where}: {what}, and no architecture here has as many")
 
 
-def _base(network: Foreign, widths: Sequence[int], multiples: Sequence[int], side: int) -> int:
-    """The base width of which `widths` are the multiples."""
-    base = math.gcd(*widths) // math.gcd(*multiples)
-    if [base * multiple for multiple in multiples] != list(widths):
-        have, ours = (" ".join(map(str, numbers)) for numbers in (widths, multiples))
+def _multiples(widths: Sequence[int], known: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """The base width of G and in which multiples of it `widths` are; none if they are `known`."""
+    base = math.gcd(*widths) // math.gcd(*known)
+    if [base * multiple for multiple in known] == list(widths):
+        return base, ()
+    base = math.gcd(*widths)
+    return base, tuple(width // base for width in widths)
+
+
+def _base(network: Foreign, widths: Sequence[int], known: Sequence[int], side: int) -> int:
+    """The base width of D."""
+    base, others = _multiples(widths, known)
+    if others:
+        have, ours = (" ".join(map(str, numbers)) for numbers in (widths, known))
         raise ForeignError(
             f"{network.where}: its blocks are {have} channels wide, which are not {ours} times one "
             f"number as here at {side} pixels"

@@ -15,7 +15,7 @@ from biggan_sn.interop.changes import (
 )
 from biggan_sn.interop.reading import load, tensors_in
 from biggan_sn.interop.renaming import Keys
-from biggan_sn.interop.sources import Part, Source
+from biggan_sn.interop.sources import EPSILON, Part, Source
 
 WEIGHTS = "pytorch_model.bin"
 
@@ -71,4 +71,4 @@ def find(path: Path) -> Source:
         "statistics of batch norms are those of one truncation (--truncation, 1 by default; theirs "
         "is --mode scaled_resample); samples of another need --standing_statistics"
     )
-    return Source({"ema": Part(str(file), tensors_in(file, load(file)))}, notes=(note,))
+    return Source({"ema": Part(str(file), tensors_in(file, load(file)))}, notes=(note, EPSILON))

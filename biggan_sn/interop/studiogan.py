@@ -12,7 +12,7 @@ import numpy as np
 from biggan_sn.interop.changes import as_vectors, class_after_z, find_sigmas, with_epsilon
 from biggan_sn.interop.reading import ForeignError, load, section, tensors_in
 from biggan_sn.interop.renaming import Keys
-from biggan_sn.interop.sources import Part, Source
+from biggan_sn.interop.sources import EPSILON, Part, Source
 
 _LEAVES = {
     "weight_orig": "weight",
@@ -55,7 +55,11 @@ DISCRIMINATOR = Keys(
 )
 _PARTS = {"G": "generator", "G_ema": "ema", "D": "discriminator"}
 _NAME = re.compile(r"model=(G|G_ema|D)-(\w+-weights-step=\d+)\.pth")
-_SCORES = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]  # the best FID is one
+_SCORES: list[type] = [
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+]  # the best FID is one
 
 
 def find(path: Path) -> Source:
@@ -89,4 +93,5 @@ def find(path: Path) -> Source:
             for part, (file, content) in contents.items()
             if "optimizer" in content
         },
+        (EPSILON,),
     )

@@ -135,6 +135,7 @@ def config_for(found: Understood, config: Config) -> Config:
         config.model,
         name=architecture_of(g, d.wide if d else True),
         channels=g.channels,
+        generator_widths=g.widths,
         discriminator_channels=0 if channels == g.channels else channels,
         generator_attention=g.attention,
         discriminator_attention=attention,

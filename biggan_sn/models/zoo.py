@@ -63,7 +63,9 @@ def build_generator(config: Config) -> Generator:
     model, row = config.model, architecture(config)
     _check_width(row, model.channels)
     stages_of = deep_generator_stages if row.deep else generator_stages
-    stages = stages_of(config.data.resolution, model.channels, model.generator_attention)
+    stages = stages_of(
+        config.data.resolution, model.channels, model.generator_attention, model.generator_widths
+    )
     norm = lookup(NORMS, model.norm, "norm")
 
     def make_norm(channels: int, affine: bool) -> nn.Module:

@@ -103,19 +103,31 @@ class Recorded:
     """What is known of one network of a program.
 
     Attributes:
-        about: files, names and shapes of their tensors, order of their parameters, what it is.
-        outputs: images of `generator` and `ema`, and `logits`.
+        about: what it is, what its optimizers move, in order, and shapes of tensors.
+        shapes: of generator and discriminator, by name, in their order.
+        outputs: one image of `generator`, all of `ema`, and `logits`.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.about = json.loads((FOLDER / f"{name}.json").read_text())
+        self.shapes = {
+            side: {
+                f"{module}.{leaf}": s for module, own in named.items() for leaf, s in own.items()
+            }
+            for side, named in self.about["shapes"].items()
+        }
         self.outputs = dict(np.load(FOLDER / f"{name}.npz"))
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """Those of generator, ema or discriminator."""
         side = {"ema": "generator"}.get(part, part)
-        return weights(f"{self.name}/{part}", self.about["shapes"][side], self.about["variance"])
+        return weights(f"{self.name}/{part}", self.shapes[side], self.about["variance"])
+
+    def optimizer(self, part: str) -> dict[str, object]:
+        """What the state_dict of Adam of generator or discriminator would be."""
+        names = list(self.shapes[part])
+        return optimizer(self.tensors(part), [names[n] for n in self.about["orders"][part]])
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """As `inputs`, for it."""

@@ -20,8 +20,7 @@ def biggan_pytorch(recorded, folder, prefix="", but=()):
         tensors = recorded.tensors(part)
         torch.save({f"{prefix}{key}": t for key, t in tensors.items()}, folder / f"{name}.pth")
         if part in recorded.about["orders"]:
-            state = peers.optimizer(tensors, recorded.about["orders"][part])
-            torch.save(state, folder / f"{name}_optim.pth")
+            torch.save(recorded.optimizer(part), folder / f"{name}_optim.pth")
     live = {"itr": peers.STEPS, "config": {"G_activation": torch.nn.ReLU()}}
     torch.save(live, folder / "state_dict.pth")
     return folder
@@ -41,7 +40,7 @@ def studiogan(recorded, folder, when="current"):
         tensors = recorded.tensors(part)
         content = {"state_dict": tensors}
         if part in recorded.about["orders"]:
-            content["optimizer"] = peers.optimizer(tensors, recorded.about["orders"][part])
+            content["optimizer"] = recorded.optimizer(part)
         if name == "D":
             content |= {"step": peers.STEPS, "best_fid": np.float64(8.5), "run_name": "a run"}
         torch.save(content, folder / f"model={name}-{when}-weights-step={peers.STEPS}.pth")
@@ -53,8 +52,7 @@ def mmgeneration(recorded, folder):
     prefixes = {"generator": "generator", "ema": "generator_ema", "discriminator": "discriminator"}
     tensors = {part: recorded.tensors(part) for part in prefixes}
     named = {f"{prefixes[p]}.{n}": t for p, own in tensors.items() for n, t in own.items()}
-    orders = recorded.about["orders"].items()
-    optimizers = {part: peers.optimizer(tensors[part], order) for part, order in orders}
+    optimizers = {part: recorded.optimizer(part) for part in recorded.about["orders"]}
     content = {"meta": {"iter": 7}, "state_dict": named, "optimizer": optimizers}
     torch.save(content, folder / "iter_7.pth")
     return folder / "iter_7.pth"

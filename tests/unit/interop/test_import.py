@@ -26,7 +26,7 @@ def test_images_are_theirs(name, imported):
     trained = load_player(checkpoint, "generator")
     with torch.no_grad():
         assert difference(generator(z, y), recorded.outputs["ema"]) < CLOSE
-        assert difference(trained(z, y), recorded.outputs["generator"]) < CLOSE
+        assert difference(trained(z[:1], y[:1]), recorded.outputs["generator"]) < CLOSE
     assert recorded.outputs["ema"].std() > 0.1, "a picture in which errors show"
 
 

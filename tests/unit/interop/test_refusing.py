@@ -2,17 +2,25 @@
 
 import os
 import pickle
+import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from biggan_sn.cli import main
 from biggan_sn.config import Config
+from biggan_sn.interop.formats import FORMATS
 from biggan_sn.interop.importing import prepare
 from biggan_sn.interop.understanding import Options
 from tests.reference import peers
-from tests.unit.interop.leaving import biggan_pytorch
+from tests.unit.interop.leaving import (
+    biggan_pytorch,
+    mmgeneration,
+    pretrained_biggan,
+    studiogan,
+)
 
 
 class Hostile:
@@ -39,7 +47,7 @@ def refused(tmp_path, source, capsys):
     """Imports what is there, in vain; gives the line that says why. It takes the verb, or what that
     calls, which answers sooner."""
 
-    def refused_(of=source, form="biggan_pytorch", whole=False):
+    def refused_(of=source, form="biggan_pytorch", whole=False, truncation=1.0):
         before = sorted(tmp_path.rglob("*"))
         if whole:
             arguments = ("--format", form, str(of), str(tmp_path / "run"))
@@ -50,7 +58,7 @@ def refused(tmp_path, source, capsys):
             said = printed.err.strip()
         else:
             with pytest.raises(ValueError, match=r".") as caught:
-                prepare(form, of, Config(batch_size=4), Options())
+                prepare(form, of, Config(batch_size=4), Options(truncation=truncation))
             said = str(caught.value)
         assert len(said.splitlines()) == 1
         assert sorted(tmp_path.rglob("*")) == before, "it left nothing"
@@ -127,10 +135,18 @@ WRONG = {
         {"blocks.1.0.conv1.weight": torch.ones(16, 16, 5, 5)},
         "D.pth",
     ),
-    "widths of no network here": (
+    "a layer that fits no other": (
         "G.pth",
         {"blocks.1.0.conv2.weight": torch.ones(30, 30, 3, 3)},
-        "32 32 30 32 channels",
+        "'blocks.1.0.conv1.weight' comes as [32, 32, 3, 3], and by",
+    ),
+    "widths of no D here": (
+        "D.pth",
+        {
+            "blocks.1.0.conv2.weight": torch.ones(20, 20, 3, 3),
+            "blocks.1.0.conv2.u0": torch.ones(20),
+        },
+        "16 20 16 16 channels",
     ),
     "not finite": ("G_ema.pth", {"linear.bias": NAN}, "'linear.bias' has values that are not"),
     "not a tensor": ("G.pth", {"linear.bias": [1, 2]}, "'linear.bias' is no tensor"),
@@ -179,3 +195,58 @@ def test_a_folder_with_a_run(refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("steps: 1\n")
     assert f"{tmp_path / 'run'}: holds a run" in refused(whole=True)
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A folder with what a program left."""
+
+    def left_(leave, name, *options):
+        folder = tmp_path / name
+        folder.mkdir()
+        return leave(peers.Recorded(name), folder, *options)
+
+    return left_
+
+
+def test_statistics_of_a_truncation_that_is_not_there(left, refused):
+    source = left(pretrained_biggan, "pretrained_biggan_128")
+    said = refused(of=source, form="pretrained_biggan", truncation=0.51)
+    assert "--truncation 0.51: there are statistics for multiples of 0.02" in said
+
+
+def test_several_copies_in_one_folder(left, refused):
+    source = left(studiogan, "studiogan_32")
+    for path in list(source.iterdir()):
+        shutil.copy(path, source / path.name.replace("current", "best"))
+    said = refused(of=source, form="studiogan")
+    assert "best-weights-step=1234 and current-weights-step=1234; name one" in said
+    one = next(source.glob("model=G-best*"))
+    assert prepare("studiogan", one, Config(batch_size=4), Options()).step == peers.STEPS
+
+
+def test_numbers_of_numpy_open_no_door(left, refused, tmp_path):
+    source = left(studiogan, "studiogan_32")
+    path = next(source.glob("model=D-*"))
+    content = torch.load(next(source.glob("model=G-*")))
+    for best in (
+        np.array([Hostile(tmp_path / "it ran")], dtype=object),
+        Hostile(tmp_path / "it ran"),
+    ):
+        torch.save(content | {"best_fid": best}, path)
+        assert f"{path}: refused: its pickle asks for" in refused(of=source, form="studiogan")
+        assert not (tmp_path / "it ran").exists()
+
+
+def test_a_network_of_no_known_part(left, refused):
+    path = left(mmgeneration, "mmgeneration_64")
+    content = torch.load(path)
+    content["state_dict"]["encoder.weight"] = torch.ones(2, 2)
+    torch.save(content, path)
+    assert "'encoder.weight' is of none of generator." in refused(of=path, form="mmgeneration")
+
+
+def test_help_names_every_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    assert set(re.findall(r"\w+", capsys.readouterr().out)) >= FORMATS.keys()
