@@ -55,11 +55,8 @@ DISCRIMINATOR = Keys(
 )
 _PARTS = {"G": "generator", "G_ema": "ema", "D": "discriminator"}
 _NAME = re.compile(r"model=(G|G_ema|D)-(\w+-weights-step=\d+)\.pth")
-_SCORES: list[type] = [
-    np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.float32)),
-]  # the best FID is one
+# What a best FID is, which lies beside the weights.
+_SCORES: list[type] = [np.dtype, *(type(np.dtype(kind)) for kind in (np.float64, np.float32))]
 
 
 def find(path: Path) -> Source:
