@@ -18,6 +18,7 @@ from biggan_sn.cli import (
     bench,
     draw,
     evaluate,
+    import_,
     inspect,
     pictures,
     preflight,
@@ -110,6 +111,7 @@ Run = Callable[[ArgumentParser, Namespace], int]
 
 VERBS: dict[str, tuple[Declare, Run]] = {
     "train": (train.declare, train.run),
+    "import": (import_.declare, import_.run),
     "sample": (draw.declare_sample, draw.sample),
     "sweep": (sweep.declare, sweep.run),
     "interpolate": (pictures.declare_interpolate, pictures.interpolate),

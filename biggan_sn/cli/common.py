@@ -36,8 +36,8 @@ def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:
     config.microbatch("generator", ranks())
     config.microbatch("discriminator", ranks())
     model, resolution = config.model, config.data.resolution
-    generator_stages(resolution, model.channels, model.generator_attention)
-    discriminator_stages(resolution, model.channels, model.discriminator_attention)
+    generator_stages(resolution, model.channels, model.generator_attention, model.generator_widths)
+    discriminator_stages(resolution, model.width_of_discriminator, model.discriminator_attention)
     return config
 
 

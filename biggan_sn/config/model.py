@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from biggan_sn.config.checks import require_not_negative, require_positive
+from biggan_sn.config.checks import require, require_not_negative, require_positive
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,9 @@ class ModelConfig:
     Args:
         name: architecture: sngan, sagan, biggan or biggan_deep (rows of ARCHITECTURES).
         channels: base width `ch` of both networks.
+        discriminator_channels: that of D, where it is another; 0: the same.
+        generator_widths: of G in multiples of its base width, before its first block (of a pair, in
+            biggan_deep) and after each; empty: those of the paper.
         generator_attention: resolutions after which G attends to itself.
         discriminator_attention: resolutions after which D attends to itself.
         z_dim: length of the latent vector.
@@ -34,6 +37,8 @@ class ModelConfig:
 
     name: str = "biggan"
     channels: int = 96
+    discriminator_channels: int = 0
+    generator_widths: tuple[int, ...] = ()
     generator_attention: tuple[int, ...] = ()
     discriminator_attention: tuple[int, ...] = ()
     z_dim: int = 120
@@ -47,6 +52,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_positive("model", self, "channels", "z_dim", "reference_images")
-        require_not_negative("model", self, "norm_batch")
+        require_not_negative("model", self, "discriminator_channels", "norm_batch")
+        require(
+            all(width > 0 for width in self.generator_widths),
+            f"model.generator_widths must be positive, got {self.generator_widths}",
+        )
         if self.shared_dim is not None:
             require_not_negative("model", self, "shared_dim")
+
+    @property
+    def width_of_discriminator(self) -> int:
+        """The base width of D."""
+        return self.discriminator_channels or self.channels

@@ -46,14 +46,19 @@ DISCRIMINATOR_WIDTHS: dict[int, tuple[tuple[int, ...], int]] = {
 
 
 def generator_stages(
-    resolution: int, channels: int, attention: Sequence[int] = ()
+    resolution: int, channels: int, attention: Sequence[int] = (), widths: Sequence[int] = ()
 ) -> tuple[Stage, ...]:
-    """The blocks of G, from 4x4 to `resolution`.
+    """The blocks of G, from 4x4 to `resolution`; with other `widths` than the paper's if given.
 
     Raises:
-        ValueError: attention at a resolution where no block ends.
+        ValueError: attention at a resolution where no block ends, or not as many widths.
     """
-    widths = GENERATOR_WIDTHS[resolution]
+    known = GENERATOR_WIDTHS[resolution]
+    widths = widths or known
+    if len(widths) != len(known):
+        raise ValueError(
+            f"model.generator_widths must be {len(known)} at {resolution} pixels, got {len(widths)}"
+        )
     resolutions = [SMALLEST * 2 ** (i + 1) for i in range(len(widths) - 1)]
     _check_attention("generator", attention, resolutions)
     return tuple(
@@ -89,13 +94,13 @@ def _descent(
 
 
 def deep_generator_stages(
-    resolution: int, channels: int, attention: Sequence[int] = ()
+    resolution: int, channels: int, attention: Sequence[int] = (), widths: Sequence[int] = ()
 ) -> tuple[Stage, ...]:
     """The blocks of BigGAN-deep's G: for each one of BigGAN another before it, which changes
     neither the width nor the resolution.
 
     Raises:
-        ValueError: attention at a resolution where no block ends.
+        ValueError: as `generator_stages`.
     """
     pairs = (
         (
@@ -108,7 +113,7 @@ def deep_generator_stages(
             ),
             stage,
         )
-        for stage in generator_stages(resolution, channels, attention)
+        for stage in generator_stages(resolution, channels, attention, widths)
     )
     return tuple(stage for pair in pairs for stage in pair)
 

@@ -76,7 +76,7 @@ def build_point_players(config: Config) -> tuple[PointGenerator, PointDiscrimina
     make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")
     players = (
         PointGenerator(model.z_dim, model.channels),
-        PointDiscriminator(model.channels, make_minibatch),
+        PointDiscriminator(model.width_of_discriminator, make_minibatch),
     )
     for network in players:
         initialize(network, model.initialization)

@@ -63,7 +63,9 @@ def build_generator(config: Config) -> Generator:
     model, row = config.model, architecture(config)
     _check_width(row, model.channels)
     stages_of = deep_generator_stages if row.deep else generator_stages
-    stages = stages_of(config.data.resolution, model.channels, model.generator_attention)
+    stages = stages_of(
+        config.data.resolution, model.channels, model.generator_attention, model.generator_widths
+    )
     norm = lookup(NORMS, model.norm, "norm")
 
     def make_norm(channels: int, affine: bool) -> nn.Module:
@@ -98,9 +100,10 @@ def build_discriminator(config: Config) -> Discriminator:
         ValueError: the model section asks for something that cannot be.
     """
     model, row = config.model, architecture(config)
-    _check_width(row, model.channels)
+    channels = model.width_of_discriminator
+    _check_width(row, channels)
     stages_of = deep_discriminator_stages if row.deep else discriminator_stages
-    stages = stages_of(config.data.resolution, model.channels, model.discriminator_attention)
+    stages = stages_of(config.data.resolution, channels, model.discriminator_attention)
     make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")
     network = Discriminator(stages, config.data.num_classes, row.wide, row.deep, make_minibatch)
     initialize(network, model.initialization)

@@ -1,6 +1,6 @@
 """What of a run is in a checkpoint, how it gets there while the run goes on, and comes back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -20,12 +20,16 @@ from biggan_sn.checkpoint import (
     step_of,
 )
 from biggan_sn.collapse.detector import Detector
+from biggan_sn.config import Config
+from biggan_sn.config_io import to_dict
+from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training.step import GANStep
 
 # Groups that only some runs have: with historical averaging; with what follows D's logits.
 HISTORY, LOGITS = "history", "logits"
 INTEGERS = ("step", "position", "attempt")
+UNSEEN = ""  # the data of a run that has seen none yet: it may begin with any that fit its config
 
 
 class Keeper(Protocol):
@@ -131,6 +135,42 @@ def _part(state: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
     """What belongs to one network or keeper, by its name within that."""
     prefix = f"{owner}/"
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
+def state_of(
+    config: Config,
+    ranks: int,
+    position: int,
+    attempt: int,
+    signs: Mapping[str, float],
+    classes: Sequence[str],
+    data: str,
+) -> dict[str, Any]:
+    """What is in a checkpoint beside its tensors, its step and its score.
+
+    Args:
+        config: of the run, before rollbacks.
+        ranks: number of processes.
+        position: as in Trainer.
+        attempt: as in Trainer.
+        signs: levels of those of a collapse.
+        classes: their names.
+        data: fingerprint of the shards, or UNSEEN.
+    """
+    return {
+        "position": position,
+        "attempt": attempt,
+        "norm_batch": norm_batches(config, ranks),
+        "signs": dict(signs),
+        "config": to_dict(config),
+        "classes": list(classes),
+        "data": data,
+    }
+
+
+def norm_batches(config: Config, ranks: int) -> dict[str, int]:
+    """Images that share the statistics of a batch norm, by the player whose turn it is."""
+    return {side: config.norm_batch(side, ranks) for side in BUILDERS}
 
 
 def integers_of(path: Path, state: Mapping[str, Any]) -> list[int]:

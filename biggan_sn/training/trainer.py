@@ -10,13 +10,12 @@ from typing import Any
 from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state
 from biggan_sn.collapse.detector import Alarm
 from biggan_sn.config import Config
-from biggan_sn.config_io import after_rollbacks, changes, to_dict
+from biggan_sn.config_io import after_rollbacks, changes
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
-from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.precision import chosen
 from biggan_sn.training.build import build
 from biggan_sn.training.launching import VerdictError
@@ -24,10 +23,13 @@ from biggan_sn.training.logs import Logs
 from biggan_sn.training.pace import Pace
 from biggan_sn.training.rollback import roll_back, way_back
 from biggan_sn.training.saving import (
+    UNSEEN,
     Writer,
     integers_of,
     moments_of,
+    norm_batches,
     restore,
+    state_of,
     tensors_of,
 )
 from biggan_sn.training.scoring import Scoring
@@ -320,23 +322,22 @@ class Trainer:
             self.writer.save(self.step, tensors, self._state(), score)
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "position": self.position,
-            "attempt": self.attempt,
-            "norm_batch": self._norm_batch(),
-            "signs": self.watch.detector.shown(),
-            "config": to_dict(self.config),
-            "classes": self.index.classes,
-            "data": self.index.fingerprint,
-        }
+        return state_of(
+            self.config,
+            self.world.ranks,
+            self.position,
+            self.attempt,
+            self.watch.detector.shown(),
+            self.index.classes,
+            self.index.fingerprint,
+        )
 
     def _norm_batch(self) -> dict[str, int]:
-        """Images that share the statistics of a batch norm, by the player whose turn it is."""
-        return {side: self.config.norm_batch(side, self.world.ranks) for side in BUILDERS}
+        return norm_batches(self.config, self.world.ranks)
 
     def _check(self, path: Path, state: dict[str, Any]) -> None:
         """Raises CheckpointError unless this run can go on from a checkpoint with this state."""
-        if state.get("data") != self.index.fingerprint:
+        if state.get("data") not in (self.index.fingerprint, UNSEEN):
             raise CheckpointError(
                 f"{path}: the run was trained on other shards than those of {self.index.root}"
             )

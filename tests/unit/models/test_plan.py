@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from biggan_sn.config import RESOLUTIONS
-from biggan_sn.models.plan import discriminator_stages, generator_stages
+from biggan_sn.models.plan import deep_generator_stages, discriminator_stages, generator_stages
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
@@ -45,3 +45,13 @@ def test_attention_comes_once_where_it_was_asked_for():
 def test_attention_where_no_block_ends_is_an_error(stages, where):
     with pytest.raises(ValueError, match=f"no block ends at resolution {where}"):
         stages(32, 8, (where,))
+
+
+def test_other_widths_of_a_generator():
+    widths = (16, 8, 4, 2, 1)
+    stages = generator_stages(64, 3, (32,), widths)
+    assert [stage.in_channels for stage in stages] == [48, 24, 12, 6]
+    assert [stage.out_channels for stage in stages] == [24, 12, 6, 3]
+    assert deep_generator_stages(64, 3, (32,), widths)[1].out_channels == 24
+    with pytest.raises(ValueError, match=r"model\.generator_widths must be 6 at 128 pixels, got 5"):
+        generator_stages(128, 3, (), widths)
