@@ -20,6 +20,7 @@ GPUS = 8  # per node, and none of them real
 FOLDERS = ("log", "state", "spool", "gpus")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
 TRACKERS = ("cgroup", "linuxproc")
+LOST_CONNECTION = "io error with slurmstepd"
 USABLE = ("idle", "mixed", "allocated", "completing")
 
 
@@ -130,6 +131,21 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command on the login node."""
         return self._run("ctl", *command, env=env, cwd=cwd, check=check)
+
+    def srun(
+        self,
+        *words: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a step on nodes and waits for it; once more where Slurm lost the connection to it,
+        as it has on a busy host: once in some thousand steps."""
+        done = self.login("srun", *words, env=env, cwd=cwd, check=False)
+        if LOST_CONNECTION in done.stderr:
+            done = self.login("srun", *words, env=env, cwd=cwd, check=False)
+        assert not (check and done.returncode), f"srun {words}: {done.stdout}{done.stderr}"
+        return done
 
     def submit(
         self,

@@ -54,9 +54,7 @@ def come(condition, seconds=10):
 
 
 def test_machines_have_names_and_addresses_of_their_own(cluster):
-    said = cluster.login(
-        "srun", "--nodes=2", "bash", "-c", "echo $(hostname) $(hostname -I)"
-    ).stdout
+    said = cluster.srun("--nodes=2", "bash", "-c", "echo $(hostname) $(hostname -I)").stdout
     names, addresses = zip(*map(str.split, said.splitlines()), strict=True)
     assert set(names) == set(cluster.nodes[:2])
     assert len(set(addresses)) == 2
@@ -96,7 +94,7 @@ def test_a_lost_node_requeues_its_job(cluster, tmp_path):
     assert [run[1:] for run in cluster.ended() if run.job == number] == [("NODE_FAIL", lost)]
     cluster.cancel(number)
     cluster.start(lost)
-    cluster.login("srun", f"--nodelist={lost}", "true")
+    cluster.srun(f"--nodelist={lost}", "true")
 
 
 def test_nothing_is_left(tracker, tmp_path):
@@ -128,4 +126,4 @@ def test_unpacked_packages_do(tmp_path):
     with Cluster(tmp_path / "slurm", nodes=1, tracker="linuxproc", unpacked=True) as cluster:
         said = cluster.login("findmnt", "--noheadings", "--output=FSTYPE", "/usr").stdout
         assert said.strip() == "overlay"
-        cluster.login("srun", "true")
+        cluster.srun("true")

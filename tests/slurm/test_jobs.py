@@ -348,7 +348,7 @@ def test_what_stays_wrong_is_not_tried_again(slurm, root, given):
 @outliving
 def test_processes_without_a_launcher_are_refused(slurm, root, given):
     line = ("python", "-m", "biggan_sn", "train", "--config", str(given), "--run_dir", "runs/one")
-    done = slurm.login("srun", "--ntasks=2", *line, env=HERE, cwd=root, check=False)
+    done = slurm.srun("--ntasks=2", *line, env=HERE, cwd=root, check=False)
     assert done.returncode == 2, done.stderr
     assert "2 processes were meant (SLURM_STEP_NUM_TASKS=2)" in done.stderr
     assert "launch/node.sh" in done.stderr
