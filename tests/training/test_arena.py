@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonargparse import Namespace
 
 from biggan_sn.arena.play import play
 from biggan_sn.arena.points import POINTS, ring
+from biggan_sn.arena.writing import check_games
 from biggan_sn.cli import main
+from biggan_sn.cli.arena import _configs
 from biggan_sn.config import (
     CollapseConfig,
     Config,
@@ -201,11 +204,19 @@ def test_images_need_their_scores(tmp_path, capsys):
 
 
 def test_every_game_and_method_goes_with_every_other(tmp_path):
-    from jsonargparse import Namespace
-
-    from biggan_sn.arena.writing import check_games
-    from biggan_sn.cli.arena import _configs
-
     games, methods = sorted(GAMES.glob("*.yaml")), sorted(METHODS.glob("*.yaml"))
-    assert len(games) >= 4 and len(methods) >= 10
+    assert len(games) >= 5 and len(methods) >= 10
     check_games(_configs(Namespace(games=games, methods=methods, seeds=[0], steps=None)))
+
+
+def test_help_for_few_images_goes_with_their_game():
+    """What a layer says must hold in the game: its times are those of few images."""
+    names = ("diffaugment", "ada", "cr", "bcr", "zcr", "lecam", "top_k")
+    layers = [METHODS.parents[1] / "layers" / f"{name}.yaml" for name in names]
+    few = [GAMES / "few_digits.yaml"]
+    games = _configs(Namespace(games=few, methods=layers, seeds=[0], steps=None))
+    check_games(games)
+    played = {method: config for (_, method, _), config in games.items()}
+    assert played["lecam"].lecam.weight > 0 and played["lecam"].lecam.start < 500
+    assert played["ada"].augment.target > 0 and played["ada"].augment.images < 50_000
+    assert played["top_k"].top_k.at(played["top_k"].steps) == 0.5
