@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from biggan_sn.bench.living import Living
 from biggan_sn.bench.plays import PLAYS, Played
 from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
@@ -48,6 +49,8 @@ class Counts:
         saved_bytes_per_image: what the backward pass needs of the forward pass for each image:
             "G" in the update of G, "D" in that of D, where a real image and a fake one are two.
         launches_per_iter: operations given to the device, views and allocations left out.
+        peak_bytes: of all tensors that live at once. A device needs more: for its kernels, for gaps
+            between tensors, and for what it keeps of its library.
     """
 
     params_G: int  # noqa: N815
@@ -56,6 +59,7 @@ class Counts:
     hw_flops_per_iter: int
     saved_bytes_per_image: dict[str, float]
     launches_per_iter: int
+    peak_bytes: int
 
 
 def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
@@ -72,7 +76,8 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
         with operations_in_turn(step.g.network, step.d.network, step.ema.network):
             usual = _flops(ready(step), reals)
         launches = Launches()
-        executed = _flops(ready(step), reals, launches)
+        with Living() as living:
+            executed = _flops(ready(step), reals, launches)
         return Counts(
             params_G=sum(p.numel() for p in step.g.network.parameters()),
             params_D=sum(p.numel() for p in step.d.network.parameters()),
@@ -80,6 +85,7 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
             hw_flops_per_iter=executed["Global"],
             saved_bytes_per_image=_saved_per_image(step, config),
             launches_per_iter=launches.count,
+            peak_bytes=living.peak,
         )
 
 
@@ -140,7 +146,7 @@ def _saved(player: Player, work: Callable[[], object]) -> int:
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         pieces[storage._cdata] = storage
-        return tensor
+        return tensor.detach()  # with its history it would keep itself for ever
 
     player.network.requires_grad_(True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -52,6 +52,14 @@ def test_launches(step):
     assert step.launches_per_iter <= 2000
 
 
+def test_memory(step):
+    """Weights, two moments each, the average, and what the update of G saves, live together; beside
+    that gradients and what a layer works with."""
+    held = 4 * (3 * (step.params_G + step.params_D) + step.params_G)
+    least = held + IMAGES * step.saved_bytes_per_image["G"]
+    assert least < step.peak_bytes < 1.25 * least
+
+
 def test_an_update_of_the_generator(step):
     """Both forward, G backward, and D backward to its images but not to its weights."""
     found = count(biggan(), "g")
@@ -79,4 +87,5 @@ def test_passes_count_by_what_they_see():
     assert cut.model_flops_per_iter == whole.model_flops_per_iter
     assert cut.launches_per_iter > 2 * whole.launches_per_iter
     assert cut.saved_bytes_per_image == whole.saved_bytes_per_image
+    assert cut.peak_bytes < 0.5 * whole.peak_bytes
     assert 2 * count(small, ranks=2).model_flops_per_iter == whole.model_flops_per_iter
