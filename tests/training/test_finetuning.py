@@ -284,9 +284,12 @@ def test_what_is_frozen_stays_to_the_last_bit(sources, five, tmp_path, held):
         assert len(trained) < len(named)
 
 
-def test_a_run_goes_on_bit_for_bit_without_the_run_it_began_with(sources, five, tmp_path):
+def test_a_run_goes_on_bit_for_bit_without_the_run_it_began_with(
+    sources, five, tmp_path, monkeypatch
+):
     source = shutil.copytree(sources(), tmp_path / "source", symlinks=True)
-    config = finetuning(five, source, frozen=FROZEN, steps=6)
+    config = finetuning(five, "source", frozen=FROZEN, steps=6)
+    monkeypatch.chdir(tmp_path)
     given = tmp_path / "given.yaml"
     given.write_text(yaml.safe_dump(to_dict(config)))
 
