@@ -47,7 +47,7 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Trains; returns the exit code."""
-    config = config_of(parser, parsed)
+    config = _with_absolute_paths(config_of(parser, parsed))
     folder: Path = parsed.run_dir
     if not str(parsed.run_dir).strip(" .") or not parsed.run_dir.name:
         raise ValueError(f"--run_dir must name a folder of the run's own, got {str(folder)!r}")
@@ -64,7 +64,6 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.training.world import joined
 
     check(config, ranks())
-    config = _with_absolute_paths(config)
     with joined(config.timeout) as world:
         return _train(config, folder, world)
 
@@ -95,10 +94,15 @@ def _with_absolute_paths(config: Config) -> Config:
     def absolute(path: str) -> str:
         return str(Path(path).absolute()) if path else ""
 
-    data, evaluation = config.data, config.evaluation
+    data, evaluation, finetune = config.data, config.evaluation, config.finetune
     data = replace(data, path=absolute(data.path), heldout=absolute(data.heldout))
     real, weights = absolute(evaluation.real), absolute(evaluation.weights)
-    return replace(config, data=data, evaluation=replace(evaluation, real=real, weights=weights))
+    return replace(
+        config,
+        data=data,
+        evaluation=replace(evaluation, real=real, weights=weights),
+        finetune=replace(finetune, source=absolute(finetune.source)),
+    )
 
 
 def _run_to_the_end(trainer: "Trainer") -> bool:

@@ -15,6 +15,7 @@ from biggan_sn.config.control import (
     SpectrumConfig,
 )
 from biggan_sn.config.few import AugmentConfig, ConsistencyConfig, LeCamConfig, TopKConfig
+from biggan_sn.config.finetune import FinetuneConfig
 from biggan_sn.config.keeping import CheckpointConfig, CollapseConfig, MonitorConfig
 from biggan_sn.config.matching import FeatureMatchingConfig
 from biggan_sn.config.model import ModelConfig
@@ -34,6 +35,7 @@ __all__ = [
     "EMAConfig",
     "EvaluationConfig",
     "FeatureMatchingConfig",
+    "FinetuneConfig",
     "LeCamConfig",
     "LipschitzConfig",
     "LogsConfig",
@@ -220,6 +222,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
     lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
     sigma0: Sigma0Config = field(default_factory=Sigma0Config)

@@ -24,6 +24,7 @@ from biggan_sn.interop.understanding import (
     understand,
 )
 from biggan_sn.models.zoo import BUILDERS, Network
+from biggan_sn.nn.names import plain_name
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build, check
 from biggan_sn.training.player import Player
@@ -77,6 +78,8 @@ def prepare(name: str, path: Path, config: Config, options: Options) -> Import:
         ForeignError: it cannot be read, or is not what the format says.
         ValueError: no such format, or a config that cannot be.
     """
+    if config.finetune.source:
+        raise ValueError("finetune.source: an import begins with what it imports; leave it out")
     row = lookup(FORMATS, name, "format")
     source = row.find(path)
     found = understand(source, row, options)
@@ -133,14 +136,8 @@ def _is_vector(name: str) -> bool:
 
 def _remember(player: Player, memory: Memory | None) -> None:
     """Gives Adam its memory of each parameter, or none."""
-    named = dict(player.network.named_parameters())
-    plain = {_plain(name): name for name in named}
     state: dict[str, Tensor] = {}
-    for ours, name in plain.items():
-        kept = memory.of(ours) if memory else nothing(named[name])
+    for name, parameter in player.named().items():
+        kept = memory.of(plain_name(name)) if memory else nothing(parameter)
         state |= {f"{name}/{slot}": value for slot, value in kept.items()}
     player.load_state(state)
-
-
-def _plain(name: str) -> str:
-    return name.replace(".parametrizations.weight.original", ".weight")

@@ -71,6 +71,8 @@ def build_point_players(config: Config) -> tuple[PointGenerator, PointDiscrimina
         ValueError: the model section asks for something that they have not.
     """
     model = config.model
+    if config.finetune.source:
+        raise ValueError("finetune.source: players of points begin anew; leave it out")
     if model.norm != "batch":
         raise ValueError(f"model.norm {model.norm}: a generator of points has no norms")
     make_minibatch = lookup(MINIBATCH_LAYERS, model.minibatch_layer, "minibatch layer")

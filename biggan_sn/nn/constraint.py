@@ -1,6 +1,6 @@
 """What keeps a network in bounds from step to step: projections, clamps, fresh u, v and sigma."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 from biggan_sn.config import LipschitzConfig, Sigma0Config
 from biggan_sn.nn.history import History
 from biggan_sn.nn.lipschitz import rows_of
-from biggan_sn.nn.matrices import as_matrix, chain_of, matrix_layers, raw_weight
+from biggan_sn.nn.matrices import as_matrix, chain_of, matrix_layers, named_weights, raw_weight
 from biggan_sn.nn.parametrizations import ConvSpectralNorm, SpectralNorm
 from biggan_sn.nn.precision import without_autocast
 from biggan_sn.nn.replicas import Ownership
@@ -31,6 +31,8 @@ class Constraint:
         embeddings: whether embeddings are clamped.
         follow: search the spectrum after each step even if no row reads it.
         history: of the network, which learns of each step; by default nobody keeps one.
+        frozen: parameters that never change: no row does anything to them, and their u, v and sigma
+            are found once.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Constraint:
         embeddings: bool,
         follow: bool = False,
         history: History | None = None,
+        frozen: Set[nn.Parameter] = frozenset(),
     ) -> None:
         rows = rows_of(names)
         self.network = network
@@ -52,11 +55,13 @@ class Constraint:
         self.history = history or History(network, follows=False)
         self._projections = [row.project for row in rows if row.project]
         self._limits = [row.limit for row in rows if row.limit]
-        clamped = matrix_layers(network, embeddings)
+        self._moving = [p for p in network.parameters() if p not in frozen]
+        weights = named_weights(network, embeddings)
+        clamped = {layer for layer, weight in weights.items() if weight not in frozen}
         self._free = torch.tensor(
             [layer not in clamped for layer in spectrum.layers], device=spectrum.device
         )
-        self.norms = SpectralNorms(network, spectrum)
+        self.norms = SpectralNorms(network, spectrum, frozen)
         self.norms.settle()
         self.follows = follow or self.clamps or self.norms.read_spectrum
 
@@ -64,7 +69,7 @@ class Constraint:
         """To be called once after each optimizer step of the network, and by nobody else. Every
         process must call it."""
         for project in self._projections:
-            project(self.network, self.config)
+            project(self._moving, self.config)
         if self.follows:
             self.spectrum.refresh()
             self.clamp()
@@ -92,26 +97,32 @@ class SpectralNorms:
     Args:
         network: as `constrain` left it.
         spectrum: of the network.
+        frozen: parameters that never change.
     """
 
-    def __init__(self, network: nn.Module, spectrum: Spectrum) -> None:
+    def __init__(
+        self, network: nn.Module, spectrum: Spectrum, frozen: Set[nn.Parameter] = frozenset()
+    ) -> None:
         self.spectrum = spectrum
         self._numbers: dict[SpectralNorm, int] = {}  # its weight's among those of the spectrum
         self._weights: dict[nn.Module, Tensor] = {}
         self._conv_norms: list[ConvSpectralNorm] = []
+        self._still: set[nn.Module] = set()  # their weights never change
         for name, layer in matrix_layers(network).items():
             for norm in _parametrizations(layer):
-                self._weights[norm] = raw_weight(layer).detach()
+                weight = raw_weight(layer)
+                self._weights[norm] = weight.detach()
+                if weight in frozen:
+                    self._still.add(norm)
                 if isinstance(norm, SpectralNorm):
                     self._numbers[norm] = spectrum.layers.index(name)
                 elif isinstance(norm, ConvSpectralNorm):
                     self._conv_norms.append(norm)
-        self._searched = [norm for norm in self._numbers if norm.searches]
-        self._iterated = [norm for norm in self._numbers if not norm.searches]
+        moving = [norm for norm in self._numbers if norm not in self._still]
+        self._searched = [norm for norm in moving if norm.searches]
+        self._iterated = [norm for norm in moving if not norm.searches]
         costs = [self._weights[norm].numel() for norm in self._iterated]
         self._ownership = Ownership(costs, *spectrum.place)
-        conv_costs = [norm.cost for norm in self._conv_norms]
-        self._conv_ownership = Ownership(conv_costs, *spectrum.place)
 
     @property
     def read_spectrum(self) -> bool:
@@ -121,14 +132,15 @@ class SpectralNorms:
     def settle(self) -> None:
         """Makes them those of the weights as they are, whatever they were before."""
         self._take(list(self._numbers))
-        self._iterate_convolutions(CONVERGENCE)
+        self._iterate_convolutions(self._conv_norms, CONVERGENCE)
 
     def follow(self, iterations: int) -> None:
         """Moves them along with the weights: to the top triplets of the spectrum, or where a row
         says so by power iterations."""
         self._take(self._searched)
         self._iterate(iterations)
-        self._iterate_convolutions(iterations)
+        moving = [norm for norm in self._conv_norms if norm not in self._still]
+        self._iterate_convolutions(moving, iterations)
 
     @torch.no_grad()
     def _take(self, norms: Sequence[SpectralNorm]) -> None:
@@ -161,13 +173,13 @@ class SpectralNorms:
             )
         self._ownership.exchange(*_buffers(norms))
 
-    def _iterate_convolutions(self, iterations: int) -> None:
-        norms = self._conv_norms
+    def _iterate_convolutions(self, norms: Sequence[ConvSpectralNorm], iterations: int) -> None:
         if not norms:
             return
-        for number in self._conv_ownership.mine:
+        ownership = Ownership([norm.cost for norm in norms], *self.spectrum.place)
+        for number in ownership.mine:
             norms[number].iterate(self._weights[norms[number]], iterations)
-        self._conv_ownership.exchange(*_buffers(norms))
+        ownership.exchange(*_buffers(norms))
         for norm in norms:
             norm.renew_slope(self._weights[norm])
 

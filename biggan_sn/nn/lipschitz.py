@@ -33,13 +33,13 @@ class Lipschitz(NamedTuple):
         weight: parametrizes the weight of a layer; gets the side of the images it sees, 0 for
             none. A network takes one such row at most.
         output: wraps D: critic -> critic.
-        project: changes a network after an optimizer step, in place.
+        project: changes the parameters that move after an optimizer step, in place.
         limit: sigmas [L, k] of L weights -> [L], what sigma_0 is clamped to after a step.
     """
 
     weight: Callable[[nn.Module, int, LipschitzConfig], None] | None = None
     output: Callable[[Critic], Critic] | None = None
-    project: Callable[[nn.Module, LipschitzConfig], None] | None = None
+    project: Callable[[Sequence[Tensor], LipschitzConfig], None] | None = None
     limit: Callable[[Tensor, Sigma0Config], Tensor] | None = None
 
 
@@ -162,11 +162,10 @@ def _weight_norm(layer: nn.Module, side: int, config: LipschitzConfig) -> None:
 
 
 @torch.no_grad()
-def _clip(network: nn.Module, config: LipschitzConfig) -> None:
+def _clip(parameters: Sequence[Tensor], config: LipschitzConfig) -> None:
     """Every parameter to [-clip, clip]: Arjovsky et al. 2017, algorithm 1."""
-    parameters: list[Tensor] = list(network.parameters())
-    torch._foreach_clamp_min_(parameters, -config.clip)
-    torch._foreach_clamp_max_(parameters, config.clip)
+    torch._foreach_clamp_min_(list(parameters), -config.clip)
+    torch._foreach_clamp_max_(list(parameters), config.clip)
 
 
 def gradient_normalization(critic: Critic) -> Critic:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.config import Config
 from biggan_sn.data.loader import open_dataset
 from biggan_sn.models.zoo import build_discriminator, build_generator
@@ -20,6 +21,7 @@ from biggan_sn.preflight.nodes import (
 )
 from biggan_sn.preflight.scale import Model
 from biggan_sn.preflight.scores import check_scores
+from biggan_sn.preflight.source import check_source
 from biggan_sn.preflight.storage import check_folder, check_room, check_shards, most_kept
 from biggan_sn.preflight.trial import Trial, check_memory, run_trial
 from biggan_sn.training.world import World
@@ -91,9 +93,16 @@ def _without_steps(
     yield check_devices(facts)
     yield check_clocks(world, facts)
     yield check_folder(world, folder, hosts)
-    yield check_shards(world, config.data, hosts)
+    shards = check_shards(world, config.data, hosts)
+    yield shards
+    if config.finetune.source and shards.verdict == OK and not _goes_on(folder):
+        yield check_source(world, config, hosts)
     if config.evaluation.every:
         yield check_scores(world, config, hosts)
+
+
+def _goes_on(folder: Path) -> bool:
+    return Checkpoints(folder / "checkpoints").newest() is not None
 
 
 def _with_steps(

@@ -36,6 +36,7 @@ from biggan_sn.nn.forms import choose_forms, read_table
 from biggan_sn.nn.history import History
 from biggan_sn.nn.layers import lay_out
 from biggan_sn.nn.lipschitz import LIPSCHITZ, rows_of
+from biggan_sn.nn.names import frozen_parameters
 from biggan_sn.nn.norm import share_statistics
 from biggan_sn.nn.precision import PRECISIONS, autocast, chosen
 from biggan_sn.nn.recomputing import recompute, refuse_compiler
@@ -94,6 +95,7 @@ def _check(config: Config, ranks: int, make: MakeNetworks) -> list[tuple[str, to
         for network, side in zip(networks, BUILDERS, strict=True):
             _choose_forms(network, config, side)
             put_constraints(network, config, side)
+            _frozen(network, config, side)
     _check_transforms(config, networks[1])
     FeatureMatching(networks[1], config.feature_matching, ranks)
     _check_speed(config, dict(zip(BUILDERS, networks, strict=True)))
@@ -219,7 +221,15 @@ def _constrained(config: Config, world: World, make: MakeNetworks) -> tuple[Netw
         _place(network, world)
         _choose_forms(network, config, side)
         put_constraints(network, config, side)
+        for parameter in _frozen(network, config, side):
+            parameter.requires_grad_(False)  # before there is a player, which takes the others
     return networks
+
+
+def _frozen(network: nn.Module, config: Config, side: str) -> set[nn.Parameter]:
+    """The parameters that stay as they are. Raises ValueError where there are no such layers."""
+    where = f"finetune.frozen_{side}"
+    return frozen_parameters(network, config.finetune.frozen(side), where)
 
 
 def _door(config: Config, latents: Latents, shared: Shared, device: torch.device) -> Door:
@@ -292,6 +302,7 @@ def _constraint(config: Config, side: str, network: Network, world: World) -> Co
         CONSTRAINS_EMBEDDINGS[side],
         follow=read_by_regularizers,
         history=History(network, follows=any(row.needs_history for row, _ in regularizers)),
+        frozen=_frozen(network, config, side),
     )
 
 

@@ -108,7 +108,7 @@ class Player:
         safetensors can hold, whole on the leading process. Every process must call it."""
         moments = {
             f"{name}/{slot}": value
-            for name, parameter in self._named().items()
+            for name, parameter in self.named().items()
             for slot, value in self.engine.moments(parameter).items()
         }
         return moments | {f"{SCALE}/{name}": value for name, value in self.scale.state().items()}
@@ -124,7 +124,7 @@ class Player:
             name, _, slot = key.rpartition("/")
             slots.setdefault(name, {})[slot] = value
         scale = slots.pop(SCALE, None)
-        mine = self._named()
+        mine = self.named()
         for name in sorted(mine.keys() | slots.keys()):
             found = {slot: value.shape for slot, value in slots.get(name, {}).items()}
             if name not in mine or found != _shapes(mine[name]):
@@ -133,7 +133,7 @@ class Player:
         if scale:
             self.scale.load_state(scale)
 
-    def _named(self) -> dict[str, nn.Parameter]:
+    def named(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""
         trained = set(self.trainable)
         return {name: p for name, p in self.network.named_parameters() if p in trained}

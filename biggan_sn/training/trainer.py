@@ -17,7 +17,7 @@ from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.precision import chosen
-from biggan_sn.training.build import build
+from biggan_sn.training.heritage import begin
 from biggan_sn.training.launching import VerdictError
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.pace import Pace
@@ -92,7 +92,8 @@ class Trainer:
             self.step, self.position, self.attempt = integers_of(checkpoint, state)
             self._check(checkpoint, state)
         config = after_rollbacks(self.config, self.attempt)
-        self.play = build(config, self.world, self.attempt)
+        classes, goes_on = self.index.classes, checkpoint is not None
+        self.play, self._begins = begin(config, self.world, self.attempt, classes, goes_on)
         self.networks = {"G": self.play.g.network, "D": self.play.d.network}
         self.spectra = {
             "G": self.play.g_constraint.spectrum,
@@ -259,7 +260,8 @@ class Trainer:
             logs.say(note)
 
     def _notes(self) -> Iterator[str]:
-        """In what this part of the run differs from the part before."""
+        """What it begins with, and in what this part of the run differs from the part before."""
+        yield from self._begins
         now, before = self._norm_batch(), self._joined_before
         if now != before:
             numbers = " and ".join(f"{before[side]} -> {now[side]} ({side})" for side in now)

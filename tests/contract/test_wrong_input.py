@@ -332,6 +332,26 @@ LATE = {
     ),
     "initialization": train("--model.initialization", "orthogonl", names="'orthogonal'"),
     "z_dim in unequal parts": train("--model.z_dim", "7", names="z_dim 7"),
+    "frozen layer that D has not": train(
+        *("--finetune.frozen_discriminator", "[blocks.1, blocks.9]"),
+        names="finetune.frozen_discriminator: there is no layer 'blocks.9'; there are blocks.0, ",
+    ),
+    "frozen layer that G has not": train(
+        *("--finetune.frozen_generator", "[embed]"),
+        names="there is no layer 'embed'; there are shared, linear, blocks.0, ",
+    ),
+    "all of D frozen": train(
+        *("--finetune.frozen_discriminator", "[blocks, linear, embed]"),
+        names="finetune.frozen_discriminator: nothing would be left to train",
+    ),
+    "no run to begin with": train(
+        *(*SMALL, "--finetune.source", "{here}/none"),
+        names="finetune.source: {here}/none: no checkpoint there",
+    ),
+    "an import that begins with something else": Mistake(
+        ("import", "--format", "studiogan", "{here}", "{run}", "--finetune.source", "{here}"),
+        "finetune.source: an import begins with what it imports",
+    ),
     "no data.path": train(names="data.path"),
     "no such data": train("--data.path", "{here}/none", names="{here}/none"),
     "no shards": train("--data.path", "{here}", names="{here}: no .tar shards"),
@@ -557,6 +577,31 @@ def test_damaged_config_of_a_run(make, run, config):
     (run / "config.yaml").write_text(config)
     names = "{run}/config.yaml" if "[" in config else "resolutoin"
     make(Mistake(GO_ON, names))
+
+
+FINETUNE = (*SMALL, "--run_dir", "{here}/new", "--finetune.source", "{run}")
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--model.channels", "3"), "channels: 2 -> 3"),
+        (("--model.name", "biggan_deep", "--model.channels", "8"), "name: biggan -> biggan_deep"),
+        (("--model.discriminator_channels", "5"), "of the weights of D, and at least 25% must"),
+        (("--model.z_dim", "12"), "linear.weight is [128, 2] there and [128, 3] here"),
+        (("--model.shared_dim", "0", "--model.hierarchical_z", "false"), "shared_dim: 4 -> 0"),
+    ],
+    ids=["width", "architecture", "width of D", "z", "tables"],
+)
+def test_a_run_of_other_networks_to_begin_with(make, run, data, options, names):
+    make(train(*FINETUNE, *options, names=names), data=data)
+
+
+@pytest.mark.parametrize("name", ["state.json", "generator.safetensors", "ema.safetensors"])
+def test_a_damaged_run_to_begin_with(make, run, data, name):
+    path = run / STEP / name
+    path.write_bytes(path.read_bytes()[:-9])
+    make(train(*FINETUNE, names=f"{STEP}/{name}"), data=data)
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,7 @@ def test_wrong_input(tmp_path, capsys, options, said):
     ("setting", "named"),
     [
         ("model: {norm: virtual_batch}", "model.norm virtual_batch"),
+        ("finetune: {source: runs/mine}", "finetune.source: players of points begin anew"),
         ("augment: {transforms: [cutout]}", "augment.transforms: cutout"),
         ("consistency: {real: 10}", "consistency.transforms: flip, translation"),
     ],

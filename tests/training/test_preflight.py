@@ -14,7 +14,13 @@ import yaml
 
 from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
-from biggan_sn.config import CheckpointConfig, Config, DataConfig, EvaluationConfig
+from biggan_sn.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+)
 from biggan_sn.config_io import to_dict
 from biggan_sn.preflight import run as preflight_run
 from biggan_sn.preflight.exchange import measure_exchange
@@ -262,3 +268,18 @@ def test_preflight_leaves_training_as_it_was(small_config, tmp_path):
         for name in ("plain", "checked")
     )
     assert plain == checked
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_run_begins_with_is_looked_at(small_config, tmp_path, capsys, there):
+    source, given = tmp_path / "source", tmp_path / "tuned.yaml"
+    config = replace(small_config, finetune=FinetuneConfig(str(source)))
+    given.write_text(yaml.safe_dump(to_dict(config)))
+    if there:
+        Trainer(replace(small_config, steps=1), source, World()).run()
+    capsys.readouterr()
+    where = ["--config", str(given), "--run_dir", str(tmp_path / "run")]
+    assert main(["preflight", *where]) == (0 if there else 2)
+    found = lines_of(capsys.readouterr().out)["source"]
+    assert found.startswith("ok" if there else "FAILS")
+    assert ("3 known (cat, dog, owl), 0 new" if there else f"{source}: no checkpoint") in found

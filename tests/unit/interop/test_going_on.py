@@ -9,6 +9,7 @@ import torch
 from biggan_sn.checkpoint import find, load_state, load_tensors
 from biggan_sn.cli import main
 from biggan_sn.evaluation.sampling import load_generator
+from biggan_sn.nn.names import plain
 from tests.reference import peers
 from tests.unit.interop.conftest import QUICK
 from tests.unit.interop.leaving import biggan_pytorch
@@ -128,4 +129,41 @@ def test_blue_first(imported, tmp_path):
     images = peers.shown(load_generator(find(tmp_path / "run"))[0](z, y)).detach()
     torch.testing.assert_close(
         images.flip(1), torch.from_numpy(recorded.outputs["ema"]), rtol=0, atol=1e-4
+    )
+
+
+def test_layers_that_stay_have_no_moments(imported, tmp_path, shards):
+    recorded, *_ = imported(SMALL)
+    frozen = ("--finetune.frozen_discriminator", "[blocks.0, embed]")
+    run = tmp_path / "run"
+    assert import_from(biggan_pytorch(recorded, tmp_path), run, *frozen) == 0
+    before = load_tensors(find(run), "discriminator")
+    assert train(run, shards, peers.STEPS + 1) == 0
+    moved = {key.rpartition("/")[0] for key in load_tensors(find(run), "discriminator_optimizer")}
+    for name, tensor in load_tensors(find(run), "discriminator").items():
+        if name.endswith((".original", ".bias")):
+            stays = name.startswith(("blocks.0.", "embed."))
+            assert (name in moved, torch.equal(tensor, before[name])) == (not stays, stays), name
+
+
+def test_another_run_begins_with_it(imported, tmp_path, shards):
+    """It knows its classes by number alone, and there are as many."""
+    _, source, checkpoint = imported(SMALL)
+    assert main(["train", *fine_tuning(source, tmp_path / "run", shards)]) == 0
+    begun = tmp_path / "run" / "checkpoints" / "step_00000000"
+    for group in ("generator", "discriminator", "ema"):
+        mine, theirs = (plain(load_tensors(path, group)) for path in (begun, checkpoint))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "classes: 3 known (cat, dog, owl), 0 new" in log
+
+
+def fine_tuning(source, run, shards):
+    """Options of a run of the same networks that begins with an import."""
+    stored = source / "config.yaml"
+    return (
+        *("--config", str(stored), "--run_dir", str(run), "--data.path", str(shards)),
+        *("--finetune.source", str(source), "--steps", "1", "--collapse.every", "0"),
+        *("--logs.images", "0", "--checkpoint.every", "1"),
     )
