@@ -13,10 +13,12 @@ from biggan_sn.config import Config
 from biggan_sn.interop.filling import VECTORS, check_fit, fill, widest_gap
 from biggan_sn.interop.formats import FORMATS
 from biggan_sn.interop.moments import Memory, nothing
-from biggan_sn.interop.renaming import Foreign
+from biggan_sn.interop.renaming import Foreign, plain_name
+from biggan_sn.interop.sources import FOREIGN
 from biggan_sn.interop.understanding import (
     Options,
     Understood,
+    buffers_of,
     config_for,
     going_on,
     memories_of,
@@ -40,11 +42,13 @@ class Import:
         config: of the run.
         found: what it is made of.
         memories: of their optimizers, by player.
+        kept: what only an export to the same program reads, by format, network and their name.
     """
 
     config: Config
     found: Understood
     memories: Mapping[str, Memory]
+    kept: Mapping[str, Tensor]
 
     @property
     def step(self) -> int:
@@ -63,6 +67,7 @@ class Import:
         detector = Detector(config.collapse)
         tensors = tensors_of(play, spectra, detector) | moments_of(play)
         tensors["ema"] = play.ema.network.state_dict()  # with sigmas as theirs
+        tensors |= {FOREIGN: dict(self.kept)} if self.kept else {}
         classes = [str(number) for number in range(config.data.num_classes)]
         position = self.step * config.d_steps * config.batch_size
         state = state_of(config, 1, position, 0, detector.shown(), classes, UNSEEN)
@@ -93,7 +98,8 @@ def prepare(name: str, path: Path, config: Config, options: Options) -> Import:
             check_fit(BUILDERS["generator"](plain), found.ema, "generator", found.g.normed)
     memories = memories_of(source, found)
     averaged = found.ema is not found.generator or "generator" not in source.networks
-    return Import(going_on(config, memories, averaged), found, memories)
+    kept = buffers_of(name, source, found) if row.returns else {}
+    return Import(going_on(config, memories, averaged), found, memories, kept)
 
 
 def _networks(config: Config, found: Understood) -> tuple[Network, Network]:
@@ -134,13 +140,9 @@ def _is_vector(name: str) -> bool:
 def _remember(player: Player, memory: Memory | None) -> None:
     """Gives Adam its memory of each parameter, or none."""
     named = dict(player.network.named_parameters())
-    plain = {_plain(name): name for name in named}
+    plain = {plain_name(name): name for name in named}
     state: dict[str, Tensor] = {}
     for ours, name in plain.items():
         kept = memory.of(ours) if memory else nothing(named[name])
         state |= {f"{name}/{slot}": value for slot, value in kept.items()}
     player.load_state(state)
-
-
-def _plain(name: str) -> str:
-    return name.replace(".parametrizations.weight.original", ".weight")
