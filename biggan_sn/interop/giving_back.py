@@ -56,7 +56,10 @@ def write_networks(contents: Contents, folder: Path) -> list[str]:
     integers = {"itr": contents.state["step"], "epoch": 0, "save_num": 0, "save_best_num": 0}
     best = {"best_IS": 0, "best_FID": contents.state.get("score") or 999999}
     torch.save({**integers, **best, "config": options}, folder / "state_dict.pth")
-    return [f"BigGAN-PyTorch takes them with {_as_words(options)}"]
+    notes = [f"BigGAN-PyTorch takes them with {_as_words(options)}"]
+    if _kept(contents, "generator") or _kept(contents, "ema"):
+        notes.append("they are as they came: so are the options of their batch norms and SVs")
+    return notes
 
 
 def check_known(config: Config) -> None:
@@ -183,7 +186,7 @@ def _options(config: Config) -> dict[str, Any]:
         "dim_z": model.z_dim,
         "shared_dim": row.shared_dim,
         "G_shared": row.shared_dim > 0,
-        "hier": row.hierarchical_z,
+        "hier": row.hierarchical_z or row.deep,
         "D_wide": row.wide,
         "G_param": "SN" if config.lipschitz.generator else "None",
     }
