@@ -43,6 +43,24 @@ def inputs(size):
     return latents.z(range(size), STANDING.truncation), latents.y(range(size))
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run of a kind and its export in a format; each is made once."""
+    made = {}
+
+    def export(name, kind):
+        if (name, kind) not in made:
+            folder = tmp_path_factory.mktemp(f"{name}_{kind}")
+            make_run(folder / "run", config_for(kind))
+            options = OPTIONS if kind != "virtual_batch" else ()
+            arguments = (str(folder / "run"), str(folder / "out"), "--format", name, *options)
+            assert main(["export", *arguments]) == 0
+            made[name, kind] = folder / "run", folder / "out"
+        return made[name, kind]
+
+    return export
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     return make_run(tmp_path / "run", config_for("sngan"))
@@ -50,16 +68,12 @@ def checkpoint(tmp_path):
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("name", SAVED)
-def test_images_are_those_of_the_generator(name, kind, tmp_path, capsys):
+def test_images_are_those_of_the_generator(name, kind, exported):
     """For any number of them, and with the statistics of a truncation where there are any."""
-    run, out = tmp_path / "run", tmp_path / "out"
-    make_run(run, config_for(kind))
+    run, out = exported(name, kind)
     trained, generator = biggan_sn.load_generator(run), biggan_sn.load_generator(run)
     tracks = kind != "virtual_batch"
     renew_statistics(generator, STANDING)
-    options = OPTIONS if tracks else ()
-    assert main(["export", str(run), str(out), "--format", name, *options]) == 0
-    assert f"{SAVED[name]}: images are up to" in capsys.readouterr().out
     draw = OPEN[name](out / SAVED[name])
     for size in SIZES:
         z, y = inputs(size)
@@ -97,11 +111,10 @@ BLOCKED = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_program_needs_nothing_of_ours(name, checkpoint, tmp_path):
-    out = tmp_path / "out"
-    assert main(["export", str(checkpoint), str(out), "--format", name]) == 0
+def test_a_program_needs_nothing_of_ours(name, exported, tmp_path):
+    run, out = exported(name, "virtual_batch")
     z, y = inputs(5)
-    images = biggan_sn.load_generator(checkpoint)(z, y)
+    images = biggan_sn.load_generator(run)(z, y)
     np.savez(tmp_path / "x.npz", z=z.numpy(), y=y.numpy(), images=images.numpy())
     arguments = (BLOCKED[name], str(out / SAVED[name]), str(tmp_path / "x.npz"))
     done = subprocess.run(
