@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from biggan_sn import __version__
 from biggan_sn.checkpoint import CARD_NAME, fingerprint
+from biggan_sn.config_io import after_rollbacks
 from biggan_sn.evaluation.sampling import Sampling, renew_statistics
 from biggan_sn.files import whole_folder
 from biggan_sn.interop.contents import Contents
@@ -57,7 +58,7 @@ def export(name: str, checkpoint: Path, out: Path, options: Options) -> list[str
     _check(name, row, out, options)
     generator, state = load_generator(checkpoint)
     statistics = _find_statistics(generator, options.standing)
-    config = config_of(checkpoint, state)
+    config = after_rollbacks(config_of(checkpoint, state), state.get("attempt", 0))
     contents = Contents(checkpoint, state, config, generator, statistics)
     with whole_folder(out) as folder:
         notes = row.write(contents, folder)

@@ -275,6 +275,16 @@ def test_verbs_that_need_more(arguments, runs, tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
+def test_neighbours_among_images_that_are_named(runs, tmp_path):
+    random = np.random.default_rng(0)
+    real = random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "real.npz", images=real)
+    arguments = ("--out", str(tmp_path / "x.png"), "--extractor", "digits", "--truncation", "0.5")
+    more = ("--real", str(tmp_path / "real.npz"))
+    assert main(["neighbours", str(runs("biggan")[1]), *arguments, *more]) == 0
+    assert (tmp_path / "x.csv").exists()
+
+
 def test_neighbours_among_images_that_nobody_named(runs, tmp_path, capsys):
     arguments = ("--out", str(tmp_path / "x.png"), "--extractor", "digits")
     assert main(["neighbours", str(runs("biggan")[1]), *arguments]) == 2
