@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from biggan_sn.files import to_disk, write_whole
 
 STATE_NAME = "state.json"
+CARD_NAME = "card.json"  # of an export, which is no checkpoint
 LATEST = "latest"
 BEST = "best"
 VERSION = 5
@@ -98,7 +99,7 @@ class Checkpoints:
             save_file(contents, file)  # other threads run meanwhile
             file.chmod(unfinished.stat().st_mode & 0o666)  # it had left it to its owner alone
             to_disk(file)
-            files[file.name] = _fingerprint(file)
+            files[file.name] = fingerprint(file)
         save_state(unfinished, {"version": VERSION, **state, "files": files})
         to_disk(unfinished)
         unfinished.rename(path)
@@ -178,6 +179,11 @@ def find(path: Path) -> Path:
     """
     if (path / STATE_NAME).is_file():
         return path.resolve()
+    if (path / CARD_NAME).is_file():
+        raise CheckpointError(
+            f"{path}: an export, which has no more than a generator: this takes a run or a "
+            "checkpoint; an export can be sampled, and the samples scored"
+        )
     for root in (path, path / "checkpoints"):
         if newest := Checkpoints(root).newest():
             return newest
@@ -223,15 +229,25 @@ def load_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
         CheckpointError: it cannot be read, or is not as it was written.
     """
     file = path / f"{name}.safetensors"
-    written = load_state(path)["files"].get(file.name)
+    return read_tensors(file, load_state(path)["files"].get(file.name), REMEDY)
+
+
+def read_tensors(
+    file: Path, written: Mapping[str, Any] | None, remedy: str
+) -> dict[str, torch.Tensor]:
+    """The tensors in a file whose fingerprint was `written`, on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not as it was written; ends with the remedy.
+    """
     try:
-        found = _fingerprint(file)
+        found = fingerprint(file)
         if found != written:
             what = "size" if written and found["bytes"] != written["bytes"] else "SHA-256"
-            raise CheckpointError(f"{file}: not as it was written ({what}); {REMEDY}")
+            raise CheckpointError(f"{file}: not as it was written ({what}); {remedy}")
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}); {REMEDY}") from error
+        raise CheckpointError(f"{file}: cannot be read ({error}); {remedy}") from error
 
 
 def load_network(network: torch.nn.Module, path: Path, name: str, assign: bool = False) -> None:
@@ -240,16 +256,25 @@ def load_network(network: torch.nn.Module, path: Path, name: str, assign: bool =
     Raises:
         CheckpointError: it cannot be read or is not of this network.
     """
+    fill_network(network, load_tensors(path, name), path / f"{name}.safetensors", assign)
+
+
+def fill_network(
+    network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], file: Path, assign: bool
+) -> None:
+    """Puts all tensors of a file into `network`.
+
+    Raises:
+        CheckpointError: they are not those of this network.
+    """
     try:
-        network.load_state_dict(load_tensors(path, name), assign=assign)
+        network.load_state_dict(tensors, assign=assign)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(
-            f"{path / name}.safetensors: not of this network: {reason}"
-        ) from error
+        raise CheckpointError(f"{file}: not of this network: {reason}") from error
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
     """Size and hash of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,7 @@
-"""Configs outside the program: as dictionaries, as YAML, and compared with one another."""
+"""Configs outside the program: as dictionaries, and compared with one another."""
 
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from biggan_sn.config import Config
 
@@ -163,33 +160,3 @@ def from_dict(values: dict[str, Any], schema: type = Config) -> Any:
         else:
             built[name] = tuple(value) if isinstance(value, list) else value
     return schema(**built)
-
-
-def check_yaml(path: Path) -> None:
-    """Finds what a parser would pass in silence, or complain of without naming the file.
-
-    Raises:
-        ValueError: not YAML, a key that is there twice, or something else where a section belongs.
-    """
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path}: a config is a list of `section: ...` or `name: value` lines")
-    _check_keys(root, path)
-    sections = {name for name, value in to_dict(Config()).items() if isinstance(value, dict)}
-    for key, value in root.value:
-        if key.value in sections and not isinstance(value, yaml.MappingNode):
-            raise ValueError(f"{path}: {key.value} is a section; give its fields, or leave it out")
-
-
-def _check_keys(node: yaml.MappingNode, path: Path) -> None:
-    seen = set()
-    for key, value in node.value:
-        if key.value in seen:
-            line = key.start_mark.line + 1
-            raise ValueError(f"{path}, line {line}: {key.value!r} is there twice")
-        seen.add(key.value)
-        if isinstance(value, yaml.MappingNode):
-            _check_keys(value, path)

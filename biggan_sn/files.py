@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and work that goes on with what it left in them."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,24 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
+    to_disk(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write files into; it becomes `path`, where nothing or an empty folder may be,
+    when all of it is on the disk, or never."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        for file in (*unfinished.iterdir(), unfinished):
+            to_disk(file)
+        unfinished.rename(path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     to_disk(path.parent)
 

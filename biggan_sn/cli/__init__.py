@@ -18,6 +18,7 @@ from biggan_sn.cli import (
     bench,
     draw,
     evaluate,
+    export,
     import_,
     inspect,
     pictures,
@@ -28,8 +29,7 @@ from biggan_sn.cli import (
     sweep,
     train,
 )
-from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, complain, values_of
-from biggan_sn.config_io import check_yaml
+from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, check_yaml, complain, values_of
 from biggan_sn.training.launching import WRONG_INPUT, LostError, VerdictError
 
 
@@ -112,6 +112,7 @@ Run = Callable[[ArgumentParser, Namespace], int]
 VERBS: dict[str, tuple[Declare, Run]] = {
     "train": (train.declare, train.run),
     "import": (import_.declare, import_.run),
+    "export": (export.declare, export.run),
     "sample": (draw.declare_sample, draw.sample),
     "sweep": (sweep.declare, sweep.run),
     "interpolate": (pictures.declare_interpolate, pictures.interpolate),

@@ -6,9 +6,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.cli import train
-from biggan_sn.cli.common import config_of
+from biggan_sn.cli.common import check_yaml, config_of
 from biggan_sn.config import Config
-from biggan_sn.config_io import check_yaml
 
 
 def declare(parser: ArgumentParser) -> None:

@@ -1,10 +1,12 @@
-"""What the verbs share: options to a config, processes, complaints."""
+"""What the verbs share: options and YAML to a config, processes, complaints."""
 
 import os
 import sys
 from argparse import ArgumentError
 from dataclasses import fields
+from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.config import Config
@@ -60,3 +62,33 @@ def ranks() -> int:
     if not size.isdigit() or int(size) < 1:
         raise ValueError(f"the environment variable WORLD_SIZE must be a number, got {size!r}")
     return int(size)
+
+
+def check_yaml(path: Path) -> None:
+    """Finds what a parser would pass in silence, or complain of without naming the file.
+
+    Raises:
+        ValueError: not YAML, a key that is there twice, or something else where a section belongs.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{path}: a config is a list of `section: ...` or `name: value` lines")
+    _check_keys(root, path)
+    sections = {name for name, value in to_dict(Config()).items() if isinstance(value, dict)}
+    for key, value in root.value:
+        if key.value in sections and not isinstance(value, yaml.MappingNode):
+            raise ValueError(f"{path}: {key.value} is a section; give its fields, or leave it out")
+
+
+def _check_keys(node: yaml.MappingNode, path: Path) -> None:
+    seen = set()
+    for key, value in node.value:
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise ValueError(f"{path}, line {line}: {key.value!r} is there twice")
+        seen.add(key.value)
+        if isinstance(value, yaml.MappingNode):
+            _check_keys(value, path)

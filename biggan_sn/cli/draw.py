@@ -80,19 +80,14 @@ def check_least(parsed: Namespace, **least: int) -> None:
 
 def sample(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws samples; returns the exit code."""
-    from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.sampling import (
-        draw_classes,
-        find_device,
-        load_generator,
-        renew_statistics,
-        write,
-    )
+    from biggan_sn.evaluation.sampling import draw_classes, find_device, renew_statistics, write
+    from biggan_sn.models.loading import load_generator, use_statistics
 
     check_least(parsed, per_class=1)
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
-    generator, _ = load_generator(find(parsed.checkpoint), find_device(parsed.device))
+    generator, state = load_generator(parsed.checkpoint, find_device(parsed.device))
     classes = classes_of(parsed, generator)
+    use_statistics(generator, state, parsed.truncation, parsed.mode)
     renew_statistics(generator, sampling)
     images, labels = draw_classes(generator, classes, parsed.per_class, sampling)
     print(write(images, labels, parsed.out, len(classes)))

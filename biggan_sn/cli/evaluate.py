@@ -148,7 +148,8 @@ def _opened(parsed: Namespace, crew: "Crew") -> tuple[Config, "Images", dict[str
     from biggan_sn.checkpoint import find
     from biggan_sn.evaluation.images import Drawn
     from biggan_sn.evaluation.opening import holds_images, open_images
-    from biggan_sn.evaluation.sampling import config_of, load_generator, renew_statistics
+    from biggan_sn.evaluation.sampling import renew_statistics
+    from biggan_sn.models.loading import config_of, load_generator
 
     if holds_images(parsed.checkpoint):
         _refuse(parsed, "samples", "truncation", "standing_statistics")

@@ -77,12 +77,8 @@ def neighbours(parser: ArgumentParser, parsed: Namespace) -> int:
     _check_file("--out", table, ".csv")
     from biggan_sn.evaluation import neighbours as found_by
     from biggan_sn.evaluation.extractors import open_extractor
-    from biggan_sn.evaluation.sampling import (
-        config_of,
-        draw_classes,
-        find_device,
-        renew_statistics,
-    )
+    from biggan_sn.evaluation.sampling import draw_classes, find_device, renew_statistics
+    from biggan_sn.models.loading import config_of
 
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
     generator, classes, state = _open_generator(parsed)
@@ -114,10 +110,11 @@ def _check_file(option: str, path: Path, suffix: str) -> None:
 
 def _open_generator(parsed: Namespace) -> tuple["Generator", list[int], dict[str, Any]]:
     """The generator of a checkpoint, the classes to draw, and the checkpoint's state."""
-    from biggan_sn.checkpoint import find
-    from biggan_sn.evaluation.sampling import find_device, load_generator
+    from biggan_sn.evaluation.sampling import find_device
+    from biggan_sn.models.loading import load_generator, use_statistics
 
-    generator, state = load_generator(find(parsed.checkpoint), find_device(parsed.device))
+    generator, state = load_generator(parsed.checkpoint, find_device(parsed.device))
+    use_statistics(generator, state, parsed.truncation, parsed.mode)
     return generator, classes_of(parsed, generator), state
 
 
@@ -125,7 +122,7 @@ def _open_real(parsed: Namespace, state: dict[str, Any]) -> "Stored":
     """The images named, or those that the run of this state is trained on."""
     from biggan_sn.data.loader import open_dataset
     from biggan_sn.evaluation.opening import open_images, shard_images
-    from biggan_sn.evaluation.sampling import config_of
+    from biggan_sn.models.loading import config_of
 
     if parsed.real is not None:
         return open_images(parsed.real)

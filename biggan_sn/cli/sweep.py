@@ -55,8 +55,8 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
 
     from biggan_sn.checkpoint import find
     from biggan_sn.evaluation.evaluating import Evaluation
-    from biggan_sn.evaluation.sampling import config_of, load_generator
     from biggan_sn.evaluation.sweep import Sweep, describe
+    from biggan_sn.models.loading import config_of, load_generator
 
     check_least(parsed, per_class=1)
     if parsed.out.is_file():

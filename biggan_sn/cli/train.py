@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.common import config_of, ranks, values_of
+from biggan_sn.cli.common import check_yaml, config_of, ranks, values_of
 from biggan_sn.config import Config
-from biggan_sn.config_io import changes, check_yaml, to_dict
+from biggan_sn.config_io import changes, to_dict
 
 if TYPE_CHECKING:
     from biggan_sn.training.trainer import Trainer

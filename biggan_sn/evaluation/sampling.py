@@ -1,26 +1,19 @@
 """Samples from a generator: classes, seeds, truncation, standing statistics."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from biggan_sn.checkpoint import CheckpointError, load_network, load_state
-from biggan_sn.config import Config
-from biggan_sn.config_io import from_dict
 from biggan_sn.data.loader import to_pixels
 from biggan_sn.evaluation.pictures import grid
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import TRUNCATIONS, Latents
-from biggan_sn.models.zoo import build_generator, put_constraints
-from biggan_sn.nn.layers import lay_out
-from biggan_sn.nn.lipschitz import unconstrain
 from biggan_sn.nn.norm import standing_statistics
 from biggan_sn.tables import lookup
 
@@ -58,39 +51,6 @@ class Sampling:
             raise ValueError(
                 f"standing_statistics must be 0 or more, got {self.standing_statistics}"
             )
-
-
-def config_of(checkpoint: Path, state: Mapping[str, Any]) -> Config:
-    """The config of the run that a checkpoint with this state is of.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        config: Config = from_dict(state["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint}: its config cannot be read ({error})") from error
-    return config
-
-
-def load_generator(
-    checkpoint: Path, device: str | torch.device = "cpu"
-) -> tuple[Generator, dict[str, Any]]:
-    """The averaged generator of a checkpoint, with plain weights and in eval mode, and the
-    checkpoint's state.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read.
-    """
-    state = load_state(checkpoint)
-    config = config_of(checkpoint, state)
-    with torch.device("meta"):
-        network = build_generator(config)
-        put_constraints(network, config, "generator")
-    load_network(network, checkpoint, "ema", assign=True)
-    network = network.to(device).eval().requires_grad_(False)
-    unconstrain(network)
-    return lay_out(network), state
 
 
 def find_device(name: str) -> torch.device:

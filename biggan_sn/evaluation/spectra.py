@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from biggan_sn.checkpoint import load_network, load_state
-from biggan_sn.evaluation.sampling import config_of
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.models.generator import Generator
+from biggan_sn.models.loading import config_of
 from biggan_sn.models.zoo import BUILDERS, put_constraints
 from biggan_sn.nn.conv_norm import circular_norm, conv_map, conv_norm
 from biggan_sn.nn.matrices import as_matrix, matrix_layers, raw_weight

@@ -28,6 +28,7 @@ _LEAVES = {
     "num_batches_tracked": "num_batches_tracked",
     "accumulation_counter": "counter",  # --mybn
 }
+_BACK = {"sigma": "sv0", "v": DROPPED, "num_batches_tracked": DROPPED}
 _BLOCKS = {
     "blocks.{i}.{k}.conv{j}": "blocks.{i}-{k}.conv{j}",
     "blocks.{i}.{k}.conv_sc": "blocks.{i}-{k}.shortcut",
@@ -52,14 +53,16 @@ GENERATOR = Keys(
     },
     leaves=_LEAVES,
     changes=(find_sigmas, average_statistics, as_vectors, class_after_z),
+    back={**_BACK, "norm.weight": "output_layer.0.gain"},
 )
 DISCRIMINATOR = Keys(
     modules={"input_conv": "stem", **_BLOCKS, "linear": "linear", "embed": "embed"},
     leaves=_LEAVES,
     changes=(find_sigmas, as_vectors),
+    back=_BACK,
 )
-_NETWORKS = {"generator": "G", "ema": "G_ema", "discriminator": "D"}
-_OPTIMIZERS = {"generator": "G_optim", "discriminator": "D_optim"}
+NETWORKS = {"generator": "G", "ema": "G_ema", "discriminator": "D"}
+OPTIMIZERS = {"generator": "G_optim", "discriminator": "D_optim"}
 _OF_GENERATOR = re.compile(r"G(?:_ema)?((?:_[^_]+)?)\.pth")
 
 
@@ -76,10 +79,10 @@ def find(path: Path) -> Source:
         files = {part: folder / f"{name}{suffix}.pth" for part, name in names.items()}
         return {part: file for part, file in files.items() if file.is_file()}
 
-    networks = there(_NETWORKS)
+    networks = there(NETWORKS)
     if not networks.keys() & {"generator", "ema"}:
         raise ForeignError(f"{path}: holds neither G.pth nor G_ema.pth, and is no such file")
     return Source(
         {part: Part(str(file), tensors_in(file, load(file))) for part, file in networks.items()},
-        {part: (str(file), load(file)) for part, file in there(_OPTIMIZERS).items()},
+        {part: (str(file), load(file)) for part, file in there(OPTIMIZERS).items()},
     )

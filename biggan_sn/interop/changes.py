@@ -62,6 +62,15 @@ def as_vectors(tensors: Tensors) -> None:
             tensors[name] = tensor.reshape(1)
 
 
+def as_they_lie(tensors: Tensors) -> None:
+    """The shapes of BigGAN-PyTorch: a gamma is a number, a u a row, a sigma a vector of one."""
+    shapes = {".gamma": (), ".u": (1, -1), ".sigma": (1,)}
+    for name, tensor in tensors.items():
+        for leaf, shape in shapes.items():
+            if name.endswith(leaf):
+                tensors[name] = tensor.reshape(shape)
+
+
 def is_deep(tensors: Tensors) -> bool:
     """Whether the blocks are bottlenecks."""
     return "blocks.0.conv4.weight" in tensors
@@ -69,6 +78,16 @@ def is_deep(tensors: Tensors) -> bool:
 
 def class_after_z(tensors: Tensors) -> None:
     """In a deep G, what sees the class and then z shall see z and then the class."""
+    _roll_conditions(tensors, -1)
+
+
+def class_before_z(tensors: Tensors) -> None:
+    """The inverse of `class_after_z`."""
+    _roll_conditions(tensors, 1)
+
+
+def _roll_conditions(tensors: Tensors, way: int) -> None:
+    """By the width of the class embedding, to the left (-1) or to the right (1)."""
     if is_deep(tensors) and "shared.weight" in tensors:
         classes = tensors["shared.weight"].shape[1]
         for name, tensor in tensors.items():
@@ -76,7 +95,7 @@ def class_after_z(tensors: Tensors) -> None:
             if layer == "linear" or layer.endswith((".gain", ".bias")):
                 axis = {"weight": 1, "v": 0}.get(leaf)
                 if axis is not None:
-                    tensors[name] = tensor.roll(-classes, axis)
+                    tensors[name] = tensor.roll(way * classes, axis)
 
 
 def channels_first(tensors: Tensors) -> None:

@@ -14,9 +14,11 @@ from biggan_sn.interop.filling import VECTORS, check_fit, fill, widest_gap
 from biggan_sn.interop.formats import FORMATS
 from biggan_sn.interop.moments import Memory, nothing
 from biggan_sn.interop.renaming import Foreign
+from biggan_sn.interop.sources import FOREIGN
 from biggan_sn.interop.understanding import (
     Options,
     Understood,
+    buffers_of,
     config_for,
     going_on,
     memories_of,
@@ -41,11 +43,13 @@ class Import:
         config: of the run.
         found: what it is made of.
         memories: of their optimizers, by player.
+        kept: what only an export to the same program reads, by format, network and their name.
     """
 
     config: Config
     found: Understood
     memories: Mapping[str, Memory]
+    kept: Mapping[str, Tensor]
 
     @property
     def step(self) -> int:
@@ -64,6 +68,7 @@ class Import:
         detector = Detector(config.collapse)
         tensors = tensors_of(play, spectra, detector) | moments_of(play)
         tensors["ema"] = play.ema.network.state_dict()  # with sigmas as theirs
+        tensors |= {FOREIGN: dict(self.kept)} if self.kept else {}
         classes = [str(number) for number in range(config.data.num_classes)]
         position = self.step * config.d_steps * config.batch_size
         state = state_of(config, 1, position, 0, detector.shown(), classes, UNSEEN)
@@ -96,7 +101,8 @@ def prepare(name: str, path: Path, config: Config, options: Options) -> Import:
             check_fit(BUILDERS["generator"](plain), found.ema, "generator", found.g.normed)
     memories = memories_of(source, found)
     averaged = found.ema is not found.generator or "generator" not in source.networks
-    return Import(going_on(config, memories, averaged), found, memories)
+    kept = buffers_of(name, source, found) if row.returns else {}
+    return Import(going_on(config, memories, averaged), found, memories, kept)
 
 
 def _networks(config: Config, found: Understood) -> tuple[Network, Network]:

@@ -30,11 +30,14 @@ class Keys(NamedTuple):
             among them, by the block before it.
         leaves: last parts of names (patterns) -> ours; DROPPED is left out.
         changes: what is done to their tensors under our names, in this order.
+        back: whole names of ours, or last parts of them, -> theirs, where that does not follow from
+            the tables above; DROPPED is not given back.
     """
 
     modules: Mapping[str, str]
     leaves: Mapping[str, str]
     changes: Sequence[Change] = ()
+    back: Mapping[str, str] = {}
 
 
 @dataclass
@@ -74,13 +77,23 @@ class Foreign:
         block that they do not have."""
         if name in self.theirs:
             return self.theirs[name]
-        module, _, leaf = name.rpartition(".")
-        leaves = [their for their, our in self.keys.leaves.items() if our == leaf]
-        for theirs, ours in self.keys.modules.items():
-            if match := _match(ours.replace("{i}-{k}", "{i}"), module):
-                numbers = {"i": "*", "k": "*"} | self.numbers.get(_start(name), {})
-                return f"{theirs.format(**match.groupdict() | numbers)}.{(leaves or [leaf])[0]}"
-        return name
+        numbers = {"i": "*", "k": "*"} | self.numbers.get(_start(name), {})
+        return name_back(self.keys, name, numbers) or name
+
+
+def name_back(keys: Keys, name: str, numbers: Mapping[str, str]) -> str:
+    """What they call our plain `name`, with these numbers in the places of {i} and {k}; DROPPED
+    where they have nothing like it. Where they have several names for it, their usual one."""
+    if name in keys.back:
+        return keys.back[name]
+    module, _, leaf = name.rpartition(".")
+    leaves = [their for their, our in keys.leaves.items() if our == leaf]
+    theirs = keys.back.get(leaf, (leaves or [leaf])[0])
+    for template, ours in keys.modules.items():
+        match = _match(ours.replace("{i}-{k}", "{i}"), module)
+        if match and theirs != DROPPED:
+            return f"{template.format(**{**match.groupdict(), **numbers})}.{theirs}"
+    return DROPPED
 
 
 def rename(where: str, tensors: Mapping[str, Tensor], keys: Keys) -> Foreign:
@@ -109,6 +122,12 @@ def rename(where: str, tensors: Mapping[str, Tensor], keys: Keys) -> Foreign:
     contents = {ours: tensors[their] for ours, their in theirs.items()}
     shapes = {name: tensor.shape for name, tensor in contents.items()}
     return Foreign(where, keys, contents, shapes, theirs, numbers, parameters)
+
+
+def bare_name(name: str) -> str:
+    """What we call a tensor, of a constraint too, as if it was its layer's."""
+    name = name.replace(".parametrizations.weight.original", ".weight")
+    return name.replace(".parametrizations.weight.0.", ".")
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 PLAYERS = ("generator", "discriminator")
+FOREIGN = "foreign"  # the group of a checkpoint with buffers as the program left them
 EPSILON = (
     "its batch norms add 0.0001 to variances, ours 0.00001: the running ones have the difference "
     "for good, those of a batch in training go without"

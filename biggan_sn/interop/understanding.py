@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from biggan_sn.config import Config
 from biggan_sn.interop.changes import blue_last, choose_statistics
 from biggan_sn.interop.formats import Format
@@ -94,6 +96,21 @@ def memories_of(source: Source, found: Understood) -> dict[str, Memory]:
         for player, (where, optimizer) in source.optimizers.items()
         if player in source.networks and (network := networks[player])
     }
+
+
+def buffers_of(name: str, source: Source, found: Understood) -> dict[str, Tensor]:
+    """What the networks of a source have beside what is trained, as it was: ours is made of it, but
+    does not lead back to it. By the format's name, the network and their own name."""
+    kept: dict[str, Tensor] = {}
+    for part, network in source.networks.items():
+        foreign: Foreign = getattr(found, part)
+        trained = {foreign.theirs[parameter] for parameter in foreign.parameters}
+        kept |= {
+            f"{name}/{part}/{key}": tensor
+            for key, tensor in network.tensors.items()
+            if key not in trained
+        }
+    return kept
 
 
 def _with_options(keys: Keys, options: Options) -> Keys:

@@ -84,7 +84,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """z [N, z_dim], y [N] classes -> images [N, 3, H, W] in (-1, 1)."""
-        images = len(z)
+        images = z.shape[0]
         if self.reference_z is not None and self.reference_y is not None:
             z, y = torch.cat((self.reference_z, z)), torch.cat((self.reference_y, y))
         first, conditions = self._inputs(z, self.shared(y))
@@ -94,7 +94,7 @@ class Generator(nn.Module):
             if str(i) in self.attention:
                 h = self.attention[str(i)](h)
         h = F.relu(self.norm(h))
-        return torch.tanh(self.conv(h[len(h) - images :]))
+        return torch.tanh(self.conv(h[h.shape[0] - images :]))
 
     def _inputs(self, z: Tensor, embedded: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Of the first linear map, and of the norms of each block."""

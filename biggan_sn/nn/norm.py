@@ -37,7 +37,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """With `gain` and `bias` [N, C], one for each image: norm(input) * gain + bias."""
         self._check_input_dim(input)
         planned = self.sharing if self.training else None
-        sharing = sharing_for(planned, len(input), "batch norm")
+        sharing = sharing_for(planned, input.shape[0], "batch norm")
         if gain is None or bias is None:
             if sharing == ALONE:
                 return super().forward(input)

@@ -10,7 +10,7 @@ from torch import nn
 from biggan_sn.checkpoint import CheckpointError, find, load_state, load_tensors
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
-from biggan_sn.evaluation.sampling import config_of
+from biggan_sn.models.loading import config_of
 from biggan_sn.models.zoo import BUILDERS, Network, put_constraints
 from biggan_sn.nn.names import plain, tables_of
 from biggan_sn.training.build import build, fresh_networks

@@ -49,6 +49,10 @@ def neighbours(*options):
     return ("neighbours", "{run}", "--out", "{here}/x.png", *options)
 
 
+def export(out):
+    return ("export", "{run}", out)
+
+
 # Mistakes that are found without importing torch.
 EARLY = {
     "unknown verb": Mistake(("trian",), "trian"),
@@ -120,6 +124,11 @@ EARLY = {
     "no neighbour": Mistake(neighbours("--nearest", "0"), "--nearest"),
     "neighbours of nothing": Mistake(neighbours("--per_class", "0"), "--per_class"),
     "word for a neighbour": Mistake(neighbours("--nearest", "few"), "nearest"),
+    "export without a place": Mistake(("export", "{run}"), "out"),
+    "word for a truncation to export": Mistake(
+        (*export("{here}/x"), "--truncations", "much"), "truncations"
+    ),
+    "word for passes": Mistake((*export("{here}/x"), "--standing_statistics", "few"), "standing"),
     "evaluate without a checkpoint": Mistake(("evaluate",), "checkpoint"),
     # ------------------------------------------------------------------ not yet as they should be
     "broken YAML": in_file("data: {resolution: 64\nmodel: [", names="{config}"),
@@ -364,6 +373,7 @@ LATE = {
     "no checkpoint to sample": Mistake(("sample", "{here}", "--out", "{run}"), "{here}"),
     "no checkpoint to sweep": Mistake(("sweep", "{run}", "--out", "{run}"), "{run}"),
     "no checkpoint to certify": Mistake(("spectrum", "{run}"), "{run}"),
+    "no checkpoint to export": Mistake(export("{here}/x"), "{run}"),
     "no run to report": Mistake(("report", "{run}"), "{run}"),
     "no run to inspect": Mistake(("inspect", "{run}"), "{run}"),
     "no run to roll back": Mistake(("rollback", "{run}", "--to", "3"), "{run}"),
@@ -625,6 +635,27 @@ def test_mistakes_of_sampling(make, run, options, names):
 @pytest.mark.parametrize("out", ["{config}/samples.png", "{config}"])
 def test_samples_that_have_no_place(make, run, out):
     make(Mistake(("sample", "{run}", "--out", out, "--per_class", "1"), "{config}", file=b"mine"))
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "names"),
+    [
+        ("x", ("--format", "onx"), "did you mean 'onnx'?"),
+        ("x", ("--mode", "clmap"), "'clamp'"),
+        ("x", ("--truncations", "0.5", "0"), "truncation must be positive"),
+        ("x", ("--truncations", ".inf"), "--truncations inf: must be finite"),
+        ("x", ("--truncations", "1", "--standing_statistics", "0"), "--standing_statistics of 1"),
+        ("x", ("--truncations", "1", "--standing_statistics=-1"), "standing_statistics"),
+        ("x", ("--truncations", "1", "--seed=-1"), "seed"),
+        ("x", ("--truncations", "1", "2", "--format", "torch_export"), "1 at most, got 2"),
+        ("x", ("--truncations", "1", "--format", "biggan_pytorch"), "0 at most, got 1"),
+        ("none/x", (), "there is no folder {here}/none"),
+        ("run", (), "{run}: is there already"),
+        ("run/config.yaml", (), "{run}/config.yaml: is there already"),
+    ],
+)
+def test_mistakes_of_exports(make, run, out, options, names):
+    make(Mistake((*export(f"{{here}}/{out}"), *options), names))
 
 
 DIGITS = ("--extractor", "digits", "--samples")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import biggan_sn
 from biggan_sn.config import PlayerConfig
 from biggan_sn.data.loader import Loader, open_dataset
-from biggan_sn.evaluation.sampling import Sampling, draw_classes, images_of, load_generator
+from biggan_sn.evaluation.sampling import Sampling, draw_classes, images_of
 from biggan_sn.models.latent import Latents
+from biggan_sn.models.loading import load_generator
 from biggan_sn.models.zoo import build_generator
 from biggan_sn.nn.recomputing import recompute
 from biggan_sn.nn.virtual import VirtualBatchNorm2d

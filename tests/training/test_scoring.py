@@ -10,8 +10,9 @@ from biggan_sn.cli import main
 from biggan_sn.config import CheckpointConfig, DataConfig, EvaluationConfig, LipschitzConfig
 from biggan_sn.evaluation import reference
 from biggan_sn.evaluation.evaluating import Evaluation
-from biggan_sn.evaluation.sampling import Sampling, load_generator
+from biggan_sn.evaluation.sampling import Sampling
 from biggan_sn.evaluation.sweep import Sweep
+from biggan_sn.models.loading import load_generator
 from biggan_sn.training import records
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World

@@ -15,10 +15,10 @@ from biggan_sn.evaluation.images import Drawn
 from biggan_sn.evaluation.sampling import (
     Sampling,
     draw_classes,
-    load_generator,
     renew_statistics,
     write,
 )
+from biggan_sn.models.loading import load_generator
 from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 

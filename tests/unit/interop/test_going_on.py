@@ -8,7 +8,7 @@ import torch
 
 from biggan_sn.checkpoint import find, load_state, load_tensors
 from biggan_sn.cli import main
-from biggan_sn.evaluation.sampling import load_generator
+from biggan_sn.models.loading import load_generator
 from biggan_sn.nn.names import plain
 from tests.reference import peers
 from tests.unit.interop.conftest import QUICK

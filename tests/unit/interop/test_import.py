@@ -5,8 +5,8 @@ import torch
 import yaml
 
 from biggan_sn.checkpoint import load_state, load_tensors
-from biggan_sn.evaluation.sampling import load_generator
 from biggan_sn.evaluation.spectra import load_player
+from biggan_sn.models.loading import load_generator
 from biggan_sn.models.zoo import BUILDERS
 from tests.reference import peers
 
