@@ -30,8 +30,8 @@ from biggan_sn.config import (
 )
 from biggan_sn.config_io import to_dict
 from biggan_sn.data.loader import Loader, open_dataset
-from biggan_sn.evaluation.sampling import load_generator
 from biggan_sn.evaluation.spectra import load_player
+from biggan_sn.models.loading import load_generator
 from biggan_sn.nn.constraint import settle
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.names import frozen_parameters, plain, plain_name, tables_of
