@@ -125,7 +125,8 @@ def _saved_per_image(step: GANStep, config: Config) -> dict[str, float]:
     """By the growth with the batch: what is saved of weights does not grow."""
     images = max(config.microbatch(side, 1) for side in BUILDERS)
     passes = (images, 2 * images)
-    share_statistics(step.g.network, passes, 0, 1)
+    for network in (step.g.network, step.d.network):
+        share_statistics(network, passes, 0, 1)
     side = config.data.resolution
     grown = {"G": 0, "D": 0}
     for count, sign in zip(passes, (-1, 1), strict=True):

@@ -80,7 +80,8 @@ def inner_gradient(critic: Critic, images: Tensor) -> tuple[Tensor, Tensor]:
             (gradient,) = pull_back(torch.full_like(logits, AMPLIFIED))
         else:
             if not images.requires_grad:
-                images = images.detach().requires_grad_(True)
+                # A view, for what follows modules by hooks, as a counter does, cannot follow a leaf.
+                images = images.detach().requires_grad_(True).view_as(images)
             logits = critic(images)
             amplified = AMPLIFIED * logits.sum()
             (gradient,) = torch.autograd.grad(amplified, images, create_graph=True)

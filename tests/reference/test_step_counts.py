@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from biggan_sn.bench.counts import count
-from biggan_sn.config import Config, DataConfig, ModelConfig, PlayerConfig, RegularizersConfig
+from biggan_sn.config import (
+    Config,
+    DataConfig,
+    LipschitzConfig,
+    ModelConfig,
+    PlayerConfig,
+    RegularizersConfig,
+)
 
 IMAGES = 256
 GIGA = 1e9 * IMAGES
@@ -89,3 +96,17 @@ def test_passes_count_by_what_they_see():
     assert cut.saved_bytes_per_image == whole.saved_bytes_per_image
     assert cut.peak_bytes < 0.5 * whole.peak_bytes
     assert 2 * count(small, ranks=2).model_flops_per_iter == whole.model_flops_per_iter
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lipschitz": LipschitzConfig(discriminator=("gradient_normalization",))},
+        {"model": ModelConfig(channels=8, minibatch_layer="discrimination")},
+    ],
+)
+def test_a_discriminator_that_does_more_is_counted_too(changes):
+    small = Config(data=DataConfig(resolution=32), model=ModelConfig(channels=8), d_steps=1)
+    more, plain = (count(replace(small, batch_size=4, **each)) for each in (changes, {}))
+    assert more.hw_flops_per_iter > plain.hw_flops_per_iter
+    assert more.peak_bytes > plain.peak_bytes
