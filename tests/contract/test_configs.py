@@ -65,7 +65,7 @@ METHODS = {
     "gngan": lambda c: spectral(c, "biggan", d=("gradient_normalization",)),
     "wgan_gp": lambda c: c.objective == "wgan" and c.penalties["wgan_gp"] > 0 and unheld(c),
     "improved": lambda c: (
-        c.model.minibatch_layer == "discrimination"
+        (c.model.minibatch_layer == "discrimination" or bool(c.feature_matching.layers))
         and c.model.norm == "virtual_batch"
         and c.real_label < 1
         and c.lipschitz.discriminator == ("weight_norm",)
@@ -97,7 +97,10 @@ def test_config_parses_builds_and_survives_a_round_trip(path):
     dataset = path.name.partition("_")[0]
     resolution = int("".join(c for c in dataset if c.isdigit()) or 0)
     assert resolution in (config.data.resolution, 10), "the name says the resolution"
-    assert METHODS[path.stem.partition("_")[2]](config)
+    method = path.stem.partition("_")[2]
+    for whose in ("_studiogan", "_reference"):
+        method = method.removesuffix(whose)
+    assert METHODS[method](config)
 
 
 def test_every_method_has_a_config_for_digits_and_one_for_cifar():

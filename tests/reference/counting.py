@@ -51,7 +51,7 @@ def _bottleneck(before, after, each):
 
 def discriminator(config):
     model, resolution = config.model, config.data.resolution
-    w = widths(D_WIDTHS[resolution], model.channels)
+    w = widths(D_WIDTHS[resolution], model.discriminator_channels or model.channels)
     deep = model.name == "biggan_deep"
     total = _deep_blocks(w) if deep else _blocks(w, model.name)
     for side in model.discriminator_attention:
