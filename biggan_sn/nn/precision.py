@@ -80,7 +80,7 @@ def inner_gradient(critic: Critic, images: Tensor) -> tuple[Tensor, Tensor]:
             (gradient,) = pull_back(torch.full_like(logits, AMPLIFIED))
         else:
             if not images.requires_grad:
-                # A view, for what follows modules by hooks, as a counter does, cannot follow a leaf.
+                # A view: what follows modules by hooks, as a counter does, cannot follow a leaf.
                 images = images.detach().requires_grad_(True).view_as(images)
             logits = critic(images)
             amplified = AMPLIFIED * logits.sum()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from biggan_sn.bench.counts import count
 from biggan_sn.cli import VERBS, main, parsers
 from biggan_sn.cli.common import config_of
 from biggan_sn.collapse.signs import SIGNS
@@ -101,6 +102,20 @@ def test_config_parses_builds_and_survives_a_round_trip(path):
     for whose in ("_studiogan", "_reference"):
         method = method.removesuffix(whose)
     assert METHODS[method](config)
+
+
+MEMORY = re.compile(r"# Memory by bench --count-only, bf16: ([\d.]+) GiB in passes of (\d+) images")
+
+
+def test_configs_of_imagenet_say_what_memory_they_need():
+    """Counted; here again for one of them."""
+    said = {path.stem: MEMORY.search(path.read_text()) for path in CONFIGS}
+    assert all(said[name] for name in said if name.startswith("imagenet"))
+    name = "imagenet64_wgan_gp"
+    gigabytes, images = said[name].groups()
+    given = ("--config", str(CONFIGS[0].parent / f"{name}.yaml"))
+    config = parse(*given, "--batch_size", images, "--precision", "bf16")
+    assert count(config).peak_bytes / 2**30 == pytest.approx(float(gigabytes), abs=0.05)
 
 
 def test_every_method_has_a_config_for_digits_and_one_for_cifar():
