@@ -9,7 +9,7 @@ import torch
 from biggan_sn.cli import parsers
 from biggan_sn.cli.common import config_of
 from biggan_sn.config import Config, DataConfig, ModelConfig
-from biggan_sn.models.zoo import build_discriminator, build_generator
+from biggan_sn.models.zoo import ARCHITECTURES, build_discriminator, build_generator
 from tests.reference import counting
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -74,6 +74,21 @@ def test_sngan():
 def test_biggan_deep(resolution, counts):
     attention = {"generator_attention": (64,), "discriminator_attention": (64,)}
     assert counts == count(resolution, name="biggan_deep", channels=128, z_dim=128, **attention)
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256, 512])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_at_every_resolution(name, resolution):
+    model = ModelConfig(
+        name=name,
+        channels=32,
+        discriminator_channels=16,
+        z_dim=840,  # in any number of chunks
+        generator_attention=(resolution // 2,),
+        discriminator_attention=(resolution // 2,),
+    )
+    config = Config(data=DataConfig(resolution=resolution, num_classes=7), model=model)
+    assert count_of(config) == (counting.generator(config), counting.discriminator(config))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
