@@ -15,5 +15,7 @@ def write_tensors(contents: Contents, folder: Path) -> list[str]:
     for standing, statistics in contents.statistics.items():
         tensors |= {f"{standing.prefix}{name}": tensor for name, tensor in statistics.items()}
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, folder / TENSORS, metadata={"format": "pt"})
+    file = folder / TENSORS
+    save_file(plain, file, metadata={"format": "pt"})
+    file.chmod(folder.stat().st_mode & 0o666)  # it had left it to its owner alone
     return []

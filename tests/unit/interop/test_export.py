@@ -173,6 +173,11 @@ def test_a_generator_without_statistics(runs, tmp_path, capsys):
 # ----------------------------------------------------------------------------------------- the card
 
 
+def test_whoever_may_read_the_card_may_read_the_tensors(out):
+    card, tensors = ((out / name).stat().st_mode for name in (CARD_NAME, TENSORS))
+    assert tensors == card
+
+
 def test_the_card_says_what_it_is(runs):
     _, out = runs("biggan")
 
