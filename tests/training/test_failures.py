@@ -242,6 +242,7 @@ def halted(given, folder):
         os.kill(processes[1], signal.SIGSTOP)
         try:
             job.until(lambda: complaints(job.err), "a complaint")
+            job.until(lambda: 0 not in job.processes(), "rank 0 to end, as the first")
         finally:
             os.kill(processes[1], signal.SIGKILL)
         part = end_of(job)
