@@ -123,6 +123,8 @@ class SpectralNorms:
         self._iterated = [norm for norm in moving if not norm.searches]
         costs = [self._weights[norm].numel() for norm in self._iterated]
         self._ownership = Ownership(costs, *spectrum.place)
+        self._moving_convs = [norm for norm in self._conv_norms if norm not in self._still]
+        self._conv_ownership = self._share_out(self._moving_convs)
 
     @property
     def read_spectrum(self) -> bool:
@@ -132,15 +134,15 @@ class SpectralNorms:
     def settle(self) -> None:
         """Makes them those of the weights as they are, whatever they were before."""
         self._take(list(self._numbers))
-        self._iterate_convolutions(self._conv_norms, CONVERGENCE)
+        everything = self._share_out(self._conv_norms)
+        self._iterate_convolutions(self._conv_norms, everything, CONVERGENCE)
 
     def follow(self, iterations: int) -> None:
         """Moves them along with the weights: to the top triplets of the spectrum, or where a row
         says so by power iterations."""
         self._take(self._searched)
         self._iterate(iterations)
-        moving = [norm for norm in self._conv_norms if norm not in self._still]
-        self._iterate_convolutions(moving, iterations)
+        self._iterate_convolutions(self._moving_convs, self._conv_ownership, iterations)
 
     @torch.no_grad()
     def _take(self, norms: Sequence[SpectralNorm]) -> None:
@@ -173,10 +175,14 @@ class SpectralNorms:
             )
         self._ownership.exchange(*_buffers(norms))
 
-    def _iterate_convolutions(self, norms: Sequence[ConvSpectralNorm], iterations: int) -> None:
+    def _share_out(self, norms: Sequence[ConvSpectralNorm]) -> Ownership:
+        return Ownership([norm.cost for norm in norms], *self.spectrum.place)
+
+    def _iterate_convolutions(
+        self, norms: Sequence[ConvSpectralNorm], ownership: Ownership, iterations: int
+    ) -> None:
         if not norms:
             return
-        ownership = Ownership([norm.cost for norm in norms], *self.spectrum.place)
         for number in ownership.mine:
             norms[number].iterate(self._weights[norms[number]], iterations)
         ownership.exchange(*_buffers(norms))

@@ -140,7 +140,7 @@ class Cluster:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a step on nodes and waits for it; once more where Slurm lost the connection to it,
-        as it has on a busy host: once in some thousand steps."""
+        as it has once, on a busy host."""
         done = self.login("srun", *words, env=env, cwd=cwd, check=False)
         if LOST_CONNECTION in done.stderr:
             done = self.login("srun", *words, env=env, cwd=cwd, check=False)
