@@ -69,15 +69,15 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
     Raises:
         ValueError: no such mode.
     """
-    config = replace(config, batch_size=config.batch_size // ranks)
+    config = _of_one(config, ranks)
     with shapes_only():
         step, reals = _ready(config)
         ready = lookup(PLAYS, mode, "mode").ready
         with operations_in_turn(step.g.network, step.d.network, step.ema.network):
             usual = _flops(ready(step), reals)
         launches = Launches()
-        with Living() as living:
-            executed = _flops(ready(step), reals, launches)
+        executed = _flops(ready(step), reals, launches)
+        peak = _peak(ready(step), reals)
         return Counts(
             params_G=sum(p.numel() for p in step.g.network.parameters()),
             params_D=sum(p.numel() for p in step.d.network.parameters()),
@@ -85,8 +85,27 @@ def count(config: Config, mode: str = "step", ranks: int = 1) -> Counts:
             hw_flops_per_iter=executed["Global"],
             saved_bytes_per_image=_saved_per_image(step, config),
             launches_per_iter=launches.count,
-            peak_bytes=living.peak,
+            peak_bytes=peak,
         )
+
+
+def count_memory(config: Config, ranks: int = 1) -> int:
+    """`Counts.peak_bytes` of a whole step alone, in a fraction of the time."""
+    with shapes_only():
+        step, reals = _ready(_of_one(config, ranks))
+        step(0, reals)  # from here on Adam has moments
+        return _peak(step, reals)
+
+
+def _peak(play: Played, reals: Iterator[Batch]) -> int:
+    with Living() as living:
+        play(0, reals)
+    return living.peak
+
+
+def _of_one(config: Config, ranks: int) -> Config:
+    """What one of so many processes plays."""
+    return replace(config, batch_size=config.batch_size // ranks)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from biggan_sn.data.loader import open_dataset
 from biggan_sn.models.zoo import build_discriminator, build_generator
 from biggan_sn.preflight.exchange import measure_exchange
 from biggan_sn.preflight.findings import FAILS, NOTE, OK, Finding
+from biggan_sn.preflight.memory import check_memory, check_tensors
 from biggan_sn.preflight.nodes import (
     Facts,
     check_clocks,
@@ -23,7 +24,7 @@ from biggan_sn.preflight.scale import Model
 from biggan_sn.preflight.scores import check_scores
 from biggan_sn.preflight.source import check_source
 from biggan_sn.preflight.storage import check_folder, check_room, check_shards, most_kept
-from biggan_sn.preflight.trial import Trial, check_memory, run_trial
+from biggan_sn.preflight.trial import Trial, run_trial
 from biggan_sn.training.world import World
 
 LAGGING = 0.1  # part by which a process may be slower than the mean
@@ -99,6 +100,7 @@ def _without_steps(
         yield check_source(world, config, hosts)
     if config.evaluation.every:
         yield check_scores(world, config, hosts)
+    yield check_tensors(world, config, facts)
 
 
 def _goes_on(folder: Path) -> bool:

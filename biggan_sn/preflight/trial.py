@@ -18,8 +18,6 @@ from biggan_sn.data.shards import ShardIndex
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.clock import EXCHANGES, mark, seconds_between
 from biggan_sn.nn.norm import BatchNorm2d
-from biggan_sn.preflight.findings import NOTE, OK, Finding, size
-from biggan_sn.preflight.nodes import Facts
 from biggan_sn.training.build import build
 from biggan_sn.training.saving import moments_of, tensors_of
 from biggan_sn.training.step import GANStep
@@ -28,7 +26,6 @@ from biggan_sn.training.world import World
 
 TIMED = (0, 1)  # steps, after one to warm up
 LOADING = 3.0  # seconds for which images are read as fast as they come
-CROWDED = 0.95  # of a device's memory
 
 
 class TrialError(ValueError):
@@ -94,13 +91,15 @@ def run_trial(world: World, config: Config, index: ShardIndex, folder: Path) -> 
             timings += (_timing(world, play, half, index),)
             play.close()
     except torch.OutOfMemoryError as error:
-        sides = (f"{side}.microbatch {config.microbatch(side, world.ranks)}" for side in BUILDERS)
-        text = (
-            f"out of memory on {world.device} with {' and '.join(sides)}: lower them, or say "
-            "speed.recompute '[generator, discriminator]'"
-        )
+        text = f"out of memory on {world.device}: {remedy(config, world.ranks)}"
         raise TrialError(text) from error
     return replace(whole, timings=timings)
+
+
+def remedy(config: Config, ranks: int) -> str:
+    """What to do where a step does not fit in memory."""
+    sides = (f"{side}.microbatch {config.microbatch(side, ranks)}" for side in BUILDERS)
+    return f"lower {' and '.join(sides)}, or say speed.recompute '[generator, discriminator]'"
 
 
 def _of_batch(world: World, config: Config, index: ShardIndex, folder: Path) -> Trial:
@@ -223,18 +222,3 @@ def _checkpoint(world: World, config: Config, play: GANStep, folder: Path) -> tu
             written = sum(file.stat().st_size for file in path.iterdir())
     total, longest = world.most(written, seconds)
     return int(total), longest
-
-
-def check_memory(trial: Trial, facts: list[Facts]) -> Finding:
-    """How full the device is that has least room."""
-    room = min(fact.memory for fact in facts)
-    on_cpu = facts[0].device.startswith("CPU")
-    together = max(sum(f.host == fact.host for f in facts) for fact in facts) if on_cpu else 1
-    part = trial.memory * together / room
-    whole = "its node, with the others there" if on_cpu else "its device"
-    text = f"peak {size(trial.memory)} of a process, {part:.0%} of {whole}"
-    if part > CROWDED:
-        return Finding(
-            "memory", NOTE, f"{text}: little is left for evaluations; lower microbatches"
-        )
-    return Finding("memory", OK, text)
