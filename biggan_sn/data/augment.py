@@ -1,39 +1,16 @@
 """Random transforms of images on their way to D, differentiable, so that G learns through them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from biggan_sn.data import colours, diffaugment, geometry
-from biggan_sn.data.loader import send
-from biggan_sn.positions import uniform
+from biggan_sn.data.chance import Chance
 from biggan_sn.tables import lookup
 
 Probability = Tensor | float
-
-
-@dataclass(frozen=True)
-class Chance:
-    """Where the random numbers of some images come from.
-
-    Args:
-        seed: start of all randomness.
-        purpose: keeps random numbers of different meaning apart.
-        positions: of the images, from which their numbers follow.
-    """
-
-    seed: int
-    purpose: str
-    positions: range
-
-    def uniform(self, what: str, width: int, device: torch.device) -> Tensor:
-        """So many numbers in (0, 1) for each image: [N, width], fp64, in which none is rounded to
-        the end of the interval."""
-        drawn = uniform(self.seed, f"{self.purpose}/{what}", self.positions, width)
-        return send(torch.from_numpy(drawn), device)
 
 
 class Transform(NamedTuple):

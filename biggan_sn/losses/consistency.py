@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from biggan_sn.config import ConsistencyConfig
-from biggan_sn.data.augment import Chance, augment, augmentations
+from biggan_sn.data.augment import augment, augmentations
+from biggan_sn.data.chance import Chance
 from biggan_sn.data.loader import Batch
 
 REAL, FAKE = 0, 1  # whose logits are compared

@@ -2,16 +2,14 @@
 length is paid for."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from biggan_sn.data.loader import Batch, send
+from biggan_sn.data.chance import Chance
+from biggan_sn.data.loader import Batch
 from biggan_sn.nn.precision import inner_gradient
-from biggan_sn.positions import uniform, words
 from biggan_sn.tables import weighted_rows
 
 Judge = Callable[[Tensor, Tensor], Tensor]  # D: images [N, C, H, W], labels [N] -> logits [N]
@@ -19,39 +17,16 @@ Place = tuple[Tensor, Tensor]  # images and their labels
 Term = Callable[[Judge, Sequence[Place]], Tensor]
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What the choice of a place may depend on, beside the images.
 
     Args:
-        seed: start of all randomness.
-        purpose: keeps random numbers of different meaning apart.
-        positions: of the images, from which their numbers follow.
+        chance: the images' random numbers.
         shared: a tensor -> its mean over the processes that share a pass.
     """
 
-    seed: int
-    purpose: str
-    positions: range
+    chance: Chance
     shared: Callable[[Tensor], Tensor]
-
-    def uniform(self, what: str, like: Tensor) -> Tensor:
-        """A uniform number in (0, 1) for each image: [N, 1, 1, 1]."""
-        drawn = uniform(self.seed, self._purpose(what), self.positions, 1)
-        return send(torch.from_numpy(drawn).to(like.dtype), like.device)[:, :, None, None]
-
-    def normal(self, what: str, like: Tensor) -> Tensor:
-        """A standard normal number for each number of the images [N, C, H, W]: one of 65536, of
-        equal probability, of which a random word makes four. They are so many that the host draws
-        bits, and the device does the rest."""
-        width = like[0].numel()
-        drawn = words(self.seed, self._purpose(what), self.positions, -(-width // 4))
-        steps = np.ascontiguousarray(drawn, "<u8").view("<i2")[:, :width].reshape(like.shape)
-        middles = send(torch.from_numpy(steps), like.device).to(like.dtype) + 0.5
-        return torch.special.ndtri(middles / 2**16 + 0.5)
-
-    def _purpose(self, what: str) -> str:
-        return f"{self.purpose}/penalty/{what}"
 
 
 PenaltyOnD = Callable[[Judge, Batch, Batch, Surroundings], Tensor | float]  # real and fake batch
@@ -72,8 +47,9 @@ class Penalty(NamedTuple):
 def between(real: Batch, fake: Batch, around: Surroundings) -> Batch:
     """A random point of the line from each real image to a fake one; its label is the real one's.
     Gulrajani et al. 2017, algorithm 1."""
-    share = around.uniform("between", real.images)
-    return Batch(torch.lerp(real.images, fake.images, share), real.labels)
+    images = real.images
+    share = around.chance.uniform("between", 1, images.device).to(images.dtype)[:, :, None, None]
+    return Batch(torch.lerp(images, fake.images, share), real.labels)
 
 
 def near_real(real: Batch, fake: Batch, around: Surroundings) -> Batch:
@@ -82,7 +58,7 @@ def near_real(real: Batch, fake: Batch, around: Surroundings) -> Batch:
     images = real.images
     mean = around.shared(images.mean())
     deviation = around.shared((images - mean).square().mean()).sqrt()
-    noise = around.normal("near_real", images)
+    noise = around.chance.normal("near_real", images)
     return Batch(torch.addcmul(images, noise, deviation / 2), real.labels)
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from biggan_sn.config import AugmentConfig
-from biggan_sn.data.augment import Chance, augment, augmentations
+from biggan_sn.data.augment import augment, augmentations
+from biggan_sn.data.chance import Chance
 from biggan_sn.data.loader import Batch
 from biggan_sn.models.latent import Latents
 

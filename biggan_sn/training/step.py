@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from biggan_sn.config import LrDecayConfig
+from biggan_sn.data.chance import Chance
 from biggan_sn.data.loader import Batch, send
 from biggan_sn.losses.consistency import Consistency
 from biggan_sn.losses.feature_matching import FeatureMatching, Features
@@ -189,8 +190,8 @@ class GANStep:
         if (step * self.d_steps + turn) % self.penalty_every:
             return 0.0
         positions = self.positions(step, turn, share)
-        seed, purpose = self.latents.seed, self.latents.purpose
-        around = Surroundings(seed, purpose, positions, self.shared)
+        chance = Chance(self.latents.seed, f"{self.latents.purpose}/penalty", positions)
+        around = Surroundings(chance, self.shared)
         return self.penalty_every * self.penalty(self.criticise, real, fake, around)
 
     def criticise(self, images: Tensor, labels: Tensor) -> Tensor:

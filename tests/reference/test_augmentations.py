@@ -11,7 +11,8 @@ from scipy.special import ndtri
 from scipy.stats import chisquare
 
 from biggan_sn.data import colours, diffaugment, geometry
-from biggan_sn.data.augment import AUGMENTATIONS, Augmentation, Chance, Transform, augment
+from biggan_sn.data.augment import AUGMENTATIONS, Augmentation, Transform, augment
+from biggan_sn.data.chance import Chance
 from biggan_sn.positions import uniform
 
 SIDE = 12

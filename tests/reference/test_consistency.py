@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from biggan_sn.config import AugmentConfig, ConsistencyConfig, LipschitzConfig, PlayerConfig
-from biggan_sn.data.augment import AUGMENTATIONS, Chance, augment
+from biggan_sn.data.augment import AUGMENTATIONS, augment
+from biggan_sn.data.chance import Chance
 from biggan_sn.data.loader import Batch, Loader, open_dataset
 from biggan_sn.losses.consistency import Consistency
 from biggan_sn.training.build import build

@@ -6,6 +6,7 @@ import torch
 from scipy.special import ndtri
 from torch import nn
 
+from biggan_sn.data.chance import Chance
 from biggan_sn.data.loader import Batch
 from biggan_sn.losses.penalties import PENALTIES, Surroundings, build_penalty
 from biggan_sn.nn.layers import SelfAttention
@@ -75,7 +76,7 @@ def batches():
 
 
 def around(positions=range(8, 12), purpose="training", shared=lambda x: x):
-    return Surroundings(7, purpose, positions, shared)
+    return Surroundings(Chance(7, f"{purpose}/penalty", positions), shared)
 
 
 def slopes(critic, images, labels, eps=1e-5):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from biggan_sn.data.chance import Chance
 from biggan_sn.data.loader import Batch
 from biggan_sn.losses.penalties import PENALTIES, Surroundings, build_penalty
 from biggan_sn.nn import compiling
@@ -51,7 +52,8 @@ def gradients(network, penalty, forward):
         x = gaussian(4, 3, 5, 5, seed=number).requires_grad_()
         loss = network(x, LABELS).square().sum()
         real, fake = Batch(x, LABELS), Batch(gaussian(4, 3, 5, 5, seed=9), 1 - LABELS)
-        around = Surroundings(0, "training", range(4 * number, 4 * number + 4), lambda mean: mean)
+        chance = Chance(0, "training/penalty", range(4 * number, 4 * number + 4))
+        around = Surroundings(chance, lambda mean: mean)
         loss = loss + penalty(lambda *place: forward(network, *place), real, fake, around)
         wanted = [p for p in network.parameters() if p.requires_grad]
         found += [loss.detach(), *torch.autograd.grad(loss, [*wanted, x])]
