@@ -114,13 +114,12 @@ def _find_statistics(
         raise ValueError("--truncations: this generator has no norms with statistics")
     buffers = dict(generator.named_buffers())
     names = [f"{norm}.{kind}" for norm in norms for kind in ("running_mean", "running_var")]
-    own = {name: buffers[name].clone() for name in buffers}
+    own = {name: buffers[name].clone() for name in names}
     found = {}
     for each in dict.fromkeys(standing):
         renew_statistics(generator, Sampling(each.seed, each.truncation, each.mode, each.passes))
         found[each] = {name: buffers[name].clone() for name in names}
-    for name, tensor in own.items():
-        buffers[name].copy_(tensor)
+    generator.load_state_dict(own, strict=False)
     return found
 
 

@@ -70,10 +70,8 @@ def write_onnx(contents: Contents, folder: Path) -> list[str]:
 def _chosen(contents: Contents) -> Generator:
     """The generator with the statistics of the truncation that was asked for, if one was."""
     generator = deepcopy(contents.generator)
-    buffers = dict(generator.named_buffers())
     for statistics in contents.statistics.values():
-        for name, tensor in statistics.items():
-            buffers[name].copy_(tensor)
+        generator.load_state_dict(statistics, strict=False)
     return generator
 
 

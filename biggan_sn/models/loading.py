@@ -116,7 +116,5 @@ def use_statistics(
     found = state.get(STATISTICS, {}).get((truncation, mode))
     if not found:
         return False
-    buffers = dict(generator.named_buffers())
-    for name, tensor in found.items():
-        buffers[name].copy_(tensor)
+    generator.load_state_dict(found, strict=False)
     return True
