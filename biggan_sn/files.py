@@ -27,7 +27,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to write files into; it becomes `path`, where nothing or an empty folder may be,
-    when all of it is on the disk, or never."""
+    when all of it is on the disk, or never. Folders above it are made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()

@@ -95,8 +95,9 @@ def _check(name: str, row: Export, out: Path, options: Options) -> None:
                 f"--truncations {each.truncation}: must be finite, with --standing_statistics of 1 "
                 f"or more, got {each.passes}"
             )
-    if not out.parent.is_dir():
-        raise ValueError(f"{out}: there is no folder {out.parent}")
+    there = next(parent for parent in out.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"{out}: {there} is a file, not a folder")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out}: is there already; an export needs a folder of its own")
 

@@ -649,7 +649,7 @@ def test_samples_that_have_no_place(make, run, out):
         ("x", ("--truncations", "1", "--seed=-1"), "seed"),
         ("x", ("--truncations", "1", "2", "--format", "torch_export"), "1 at most, got 2"),
         ("x", ("--truncations", "1", "--format", "biggan_pytorch"), "0 at most, got 1"),
-        ("none/x", (), "there is no folder {here}/none"),
+        ("run/config.yaml/x/y", (), "{run}/config.yaml is a file"),
         ("run", (), "{run}: is there already"),
         ("run/config.yaml", (), "{run}/config.yaml: is there already"),
     ],

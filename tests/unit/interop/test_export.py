@@ -120,12 +120,13 @@ def test_sigma_is_divided_in(runs):
 @pytest.mark.parametrize("rows", [(), ("weight_norm",)])
 def test_whatever_was_put_on_the_weights(rows, tmp_path):
     checkpoint = make_run(tmp_path / "run", config_for(rows=rows))
-    assert main(["export", str(checkpoint), str(tmp_path / "out")]) == 0
+    out = tmp_path / "exports" / "mine"  # neither is there
+    assert main(["export", str(checkpoint), str(out)]) == 0
     z, y = inputs()
-    images = [biggan_sn.load_generator(p)(z, y) for p in (checkpoint, tmp_path / "out")]
+    images = [biggan_sn.load_generator(p)(z, y) for p in (checkpoint, out)]
     assert torch.equal(*images)
     raw = load_tensors(checkpoint, "ema")
-    exported = load_file(tmp_path / "out" / TENSORS)
+    exported = load_file(out / TENSORS)
     assert torch.equal(exported["shared.weight"], raw["shared.weight"])
     assert exported["linear.weight"].shape == (8 * SMALLEST**2, 2)
 
