@@ -1,4 +1,4 @@
-"""The experiment on collapse still trains what it says."""
+"""The experiments still train what they say."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,8 @@ import torch
 from biggan_sn.config_io import after_rollbacks
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.training.build import check
-from tests.experiments import collapse, saving
+from data_tools.make_shards import main as make_shards
+from tests.experiments import collapse, finetuning, saving
 
 
 @pytest.mark.parametrize("kind", collapse.KINDS)
@@ -53,3 +54,21 @@ def test_saving_is_measured_both_ways(tmp_path):
     assert {len(seconds) for seconds in found.values()} == {2}
     sizes = saving.tensors_of_size(Path("configs/digits32_biggan.yaml"))
     assert sizes.keys() == {*BUILDERS, *(f"{side}_optimizer" for side in BUILDERS), "ema"}
+
+
+def test_five_digits_and_then_ten(tmp_path, capsys):
+    """Real digits, and the commands that the README has."""
+    make_shards(["digits", str(tmp_path)])
+    more = {"data.path": "train", "data.heldout": "heldout", "evaluation.real": "heldout"}
+    sizes = {"model.channels": 4, "evaluation.samples": 60, "collapse.every": 0, "monitor.every": 0}
+    where = [f"--{key}={tmp_path / value}" for key, value in more.items()]
+    small = [f"--{key}={value}" for key, value in sizes.items()]
+    given = ("--config", finetuning.CONFIG, *where, *small)
+    scores = finetuning.experiment(tmp_path / "out", 3, 3, given)
+    told = capsys.readouterr().out
+    assert "classes: 5 known (0, 1, 2, 3, 4), 5 new (5, 6, 7, 8, 9)" in told
+    assert {name: [row[0] for row in rows] for name, rows in scores.items()} == {
+        "fine-tuned": [1, 2, 3],
+        "from scratch": [1, 2, 3],
+    }
+    assert scores["fine-tuned"] != scores["from scratch"]
