@@ -93,7 +93,6 @@ def play_points(config: Config, mixture: Mixture, folder: Path) -> Result:
     step = build(config, world, make=build_point_players)
     spectra = {"G": step.g_constraint.spectrum, "D": step.d_constraint.spectrum}
     watch = Watch(config, step, spectra, world, NoProbe())
-    (folder / SCALARS).unlink(missing_ok=True)
     reals = mixture.batches(config.seed, config.batch_size, device)
     sounded, lost, begun = 0, -1, time.perf_counter()
     for number in range(1, config.steps + 1):

@@ -14,8 +14,9 @@ from typing import Any
 
 import biggan_sn
 from biggan_sn.arena.play import RESULT
+from biggan_sn.arena.points import POINTS
 from biggan_sn.config import Config
-from biggan_sn.config_io import to_dict
+from biggan_sn.config_io import from_dict, to_dict
 from biggan_sn.files import check_plan, write_whole
 from biggan_sn.progress import noticed_stops, show_progress
 from biggan_sn.training.records import SCALARS, last
@@ -54,7 +55,8 @@ class Cell:
         return json.loads(path.read_text()) if path.exists() else None
 
     def plan(self) -> None:
-        """Writes down what is to be played.
+        """Writes down what is to be played. What a game of points left that was stopped goes: it
+        begins anew.
 
         Raises:
             ValueError: something else was begun there.
@@ -62,9 +64,12 @@ class Cell:
         plan = {"game": self.game, "method": self.method, "config": to_dict(self.config)}
         path = self.folder / PLAN
         if path.exists():
-            check_plan(path, json.loads(path.read_text()), plan, self.folder)
+            written = json.loads(path.read_text())
+            check_plan(path, {**written, "config": _as_now(written["config"])}, plan, self.folder)
         else:
             write_whole(path, (json.dumps(plan, indent=1) + "\n").encode())
+        if self.config.data.path in POINTS and self.result() is None:
+            (self.folder / SCALARS).unlink(missing_ok=True)
 
     def steps(self) -> int:
         """How many have been played."""
@@ -72,6 +77,15 @@ class Cell:
             return self.config.steps
         newest = last(self.folder / SCALARS)
         return int(newest["step"]) if newest else 0
+
+
+def _as_now(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as this version writes it: fields that it added have their defaults. One that it
+    cannot read stays as it is."""
+    try:
+        return to_dict(from_dict(config))
+    except (TypeError, ValueError):
+        return config
 
 
 def play_all(cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> list[Cell]:
