@@ -112,12 +112,12 @@ class Evaluation:
 
     def describe_real(self) -> dict[str, Any]:
         """On the first process: images, how many real ones there are; fingerprint, what they are;
-        and is, the Inception score of those whose features are kept, if the extractor tells classes
-        apart."""
+        and is, the Inception score of those whose features are kept, if it is measured of samples
+        too."""
         self.prepare()
         if self._real is None:
             return {}
-        score = inception_score(self._real, self._real) if self.extractor.logits else {}
+        score = inception_score(self._real, self._real) if "is" in self.section.metrics else {}
         known = {"images": self._real.images, "fingerprint": self._real.fingerprint}
         return known | {key: score[key] for key in score if key == "is"}
 

@@ -25,6 +25,7 @@ def torch_fidelity(module: str) -> Any:
         ValueError: it cannot be imported, for which torchvision has to be there, and fit torch.
     """
     try:
+        import_module("torch_fidelity")  # whose modules may be half there where it is not
         return import_module(f"torch_fidelity.{module}")
     except (ImportError, OSError, RuntimeError) as error:  # a torchvision of another torch
         reason = str(error).partition("\n")[0]
