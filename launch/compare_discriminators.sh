@@ -5,7 +5,7 @@
 # Arguments go to every training.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-EXTRA=
+EXTRA=deepspeed
 . launch/environment.sh
 . launch/digits.sh
 

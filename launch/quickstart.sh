@@ -4,7 +4,7 @@
 # Arguments go to the training, for instance: bash launch/quickstart.sh --steps 200
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-EXTRA=
+EXTRA=deepspeed
 . launch/environment.sh
 . launch/digits.sh
 

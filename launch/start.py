@@ -15,8 +15,8 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-LOST = 3  # exit code of a process that lost another one
-FINAL = (2, 4)  # exit codes: to start again would not mend wrong input, nor a run that collapsed
+WRONG_INPUT, LOST = 2, 3  # exit codes, the latter of a process that lost another one
+FINAL = (WRONG_INPUT, 4)  # to start again would mend neither that nor a run that collapsed
 
 
 class Agent(LocalElasticAgent):
@@ -38,6 +38,12 @@ def launch() -> int:
         launcher.main()
     except SignalException:
         return 1  # no more than the code of the one at fault, where srun ends the others for it
+    except ImportError as error:  # accelerate's, before anything starts
+        if "DeepSpeed is not installed" not in str(error):
+            raise
+        needed = "pip install 'biggan_sn[deepspeed]', or another TOPOLOGY"
+        print(f"launch: this topology needs DeepSpeed: {needed}", file=sys.stderr)
+        return WRONG_INPUT
     except DistStoreError as error:
         if not (came := re.search(r"(\d+)/(\d+) clients joined", str(error))):
             raise

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the batch scripts in the repository's root: enters the environment there is.
+# Sourced by the batch scripts, which say in $root where launch/ lies: enters the environment there is.
 
 # A copy of this script lies in Slurm's spool, so the environment is looked for where it was submitted.
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
@@ -23,5 +23,5 @@ value_of() {
 
 # on_all_nodes VERB ARGUMENTS: one launch/node.sh on each; where one fails, the others end too.
 on_all_nodes() {
-  srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" bash launch/node.sh "$@"
+  srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" bash "${root:-.}/launch/node.sh" "$@"
 }

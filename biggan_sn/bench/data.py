@@ -56,8 +56,8 @@ def time_reading(config: Config, rounds: int, images: int) -> Iterator[dict[str,
     for raw images that are made of the two photographs in scikit-learn.
 
     In each round all contenders read `images` images, one after another: this package's decoder,
-    webdataset with what most would put behind it, and the decoder's library alone, on one image
-    after another that are in memory already.
+    webdataset with what most would put behind it (without torchvision that is left out, and said),
+    and the decoder's library alone, on one image after another that are in memory already.
     """
     torch.set_num_threads(1)  # to share single images out over threads only costs
     if config.data.path:
@@ -72,8 +72,12 @@ def time_reading(config: Config, rounds: int, images: int) -> Iterator[dict[str,
 
 def _race(index: ShardIndex, config: DataConfig, rounds: int, images: int) -> dict[str, object]:
     contenders = {"biggan_sn": Contender(lambda count: _decode(index, config, count))}
+    left_out = {}
     if not index.url and not index.raw.any():
-        contenders[PIPELINE] = Contender(lambda count: _pipeline(index, count))
+        if reason := _no_torchvision():
+            left_out[PIPELINE] = reason
+        else:
+            contenders[PIPELINE] = Contender(lambda count: _pipeline(index, count))
     encoded = _in_memory(index, config)
     if all(data[:3] == JPEG for data in encoded):
         contenders["decoding alone"] = Contender(lambda count: _bare(encoded, config, count))
@@ -86,6 +90,7 @@ def _race(index: ShardIndex, config: DataConfig, rounds: int, images: int) -> di
         "bytes": float(index.size.mean()),
         "threads": config.threads,
         **{name: _record(first, contender) for name, contender in contenders.items()},
+        **({"left_out": left_out} if left_out else {}),
     }
 
 
@@ -158,6 +163,15 @@ def _pipeline(index: ShardIndex, images: int) -> int:
     for batch in islice(webdataset.WebLoader(dataset, batch_size=None, num_workers=0), batches):
         count += len(batch[0])
     return count
+
+
+def _no_torchvision() -> str:
+    """Why there is no torchvision here; empty where there is."""
+    try:
+        import torchvision  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:  # or it is of another torch
+        return str(error).partition("\n")[0]
+    return ""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from biggan_sn import __version__
 from biggan_sn.cli import (
     arena,
     bench,
+    configs,
     draw,
     evaluate,
     export,
@@ -29,7 +30,14 @@ from biggan_sn.cli import (
     sweep,
     train,
 )
-from biggan_sn.cli.common import COLLAPSED, INTERRUPTED, check_yaml, complain, values_of
+from biggan_sn.cli.common import (
+    COLLAPSED,
+    INTERRUPTED,
+    check_yaml,
+    complain,
+    values_of,
+    with_configs_found,
+)
 from biggan_sn.training.launching import WRONG_INPUT, LostError, VerdictError
 
 
@@ -58,7 +66,7 @@ def _run(arguments: list[str]) -> int:
     if not arguments:
         parser.print_help()
         return 0
-    arguments = train.with_config_of_run(arguments)
+    arguments = with_configs_found(train.with_config_of_run(arguments))
     for path in values_of("--config", arguments):
         check_yaml(Path(path))
     try:
@@ -125,4 +133,5 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "arena": (arena.declare, arena.run),
     "preflight": (preflight.declare, preflight.run),
     "bench": (bench.declare, bench.run),
+    "configs": (configs.declare, configs.run),
 }

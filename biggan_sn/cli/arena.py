@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from biggan_sn.cli import train
 from biggan_sn.cli.common import check_yaml, config_of
 from biggan_sn.config import Config
+from biggan_sn.shipped import config_file
 
 
 def declare(parser: ArgumentParser) -> None:
@@ -35,6 +36,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     if parsed.out.is_file():
         raise ValueError(f"--out: {parsed.out} is a file; an arena goes into a folder")
     for option in ("games", "methods"):
+        parsed[option] = [config_file(path) for path in parsed[option]]
         names = [path.stem for path in getattr(parsed, option)]
         if len(set(names)) < len(names) or len(set(parsed.seeds)) < len(parsed.seeds):
             raise ValueError(f"--{option}, --seeds: one of them is there twice")

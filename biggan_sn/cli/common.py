@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from biggan_sn.config import Config
 from biggan_sn.config_io import after_rollbacks, to_dict, values_after_rollbacks
 from biggan_sn.models.plan import discriminator_stages, generator_stages
+from biggan_sn.shipped import config_file
 
 COLLAPSED, INTERRUPTED = 4, 130  # exit codes; 1 is that of a fault of ours
 
@@ -28,6 +29,23 @@ def values_of(option: str, arguments: list[str]) -> list[str]:
     pairs = zip(arguments, [*arguments[1:], ""], strict=True)
     spread = [value for name, value in pairs if name == option and value]
     return spread + [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]
+
+
+def with_configs_found(arguments: list[str]) -> list[str]:
+    """The same arguments, with a path wherever --config has the name of a config that comes along.
+
+    Raises:
+        ValueError: there is neither a file nor a config of this name.
+    """
+    found = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before == "--config":
+            found.append(str(config_file(argument)))
+        elif argument.startswith("--config="):
+            found.append(f"--config={config_file(argument.partition('=')[2])}")
+        else:
+            found.append(argument)
+    return found
 
 
 def config_of(parser: ArgumentParser, parsed: Namespace) -> Config:

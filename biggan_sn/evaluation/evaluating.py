@@ -13,12 +13,11 @@ from biggan_sn.evaluation.collecting import Crew, State, Task, walk
 from biggan_sn.evaluation.extractors import open_extractor
 from biggan_sn.evaluation.fidelity import Scores, inception_score
 from biggan_sn.evaluation.images import Images, Stored
-from biggan_sn.evaluation.metrics import METRICS, check_metrics, measure
+from biggan_sn.evaluation.metrics import check_known, check_metrics, measure
 from biggan_sn.evaluation.opening import open_images, shard_images
 from biggan_sn.evaluation.reference import reference
 from biggan_sn.evaluation.statistics import Statistics, holds_statistics, load_statistics
 from biggan_sn.progress import Advance
-from biggan_sn.tables import lookup
 
 
 class Evaluation:
@@ -35,8 +34,7 @@ class Evaluation:
     """
 
     def __init__(self, section: EvaluationConfig, data: DataConfig, crew: Crew) -> None:
-        for metric in section.metrics:
-            lookup(METRICS, metric, "metric")
+        check_known(section.metrics)
         self.section = section
         self.extractor = open_extractor(section.extractor, section.weights, crew.device)
         self._crew = crew
@@ -114,12 +112,12 @@ class Evaluation:
 
     def describe_real(self) -> dict[str, Any]:
         """On the first process: images, how many real ones there are; fingerprint, what they are;
-        and is, the Inception score of those whose features are kept, if the extractor tells classes
-        apart."""
+        and is, the Inception score of those whose features are kept, if it is measured of samples
+        too."""
         self.prepare()
         if self._real is None:
             return {}
-        score = inception_score(self._real, self._real) if self.extractor.logits else {}
+        score = inception_score(self._real, self._real) if "is" in self.section.metrics else {}
         known = {"images": self._real.images, "fingerprint": self._real.fingerprint}
         return known | {key: score[key] for key in score if key == "is"}
 

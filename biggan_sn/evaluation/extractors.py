@@ -16,6 +16,7 @@ from biggan_sn.data.digits import NUM_CLASSES, STACKED_CLASSES
 from biggan_sn.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from biggan_sn.data.loader import normalize
 from biggan_sn.evaluation.digits import FEATURES, trained_network
+from biggan_sn.evaluation.fidelity import torch_fidelity
 from biggan_sn.tables import lookup
 
 INCEPTION_LAYERS = {"2048": 2048, "logits_unbiased": 1008}  # names and sizes of what it gives
@@ -67,24 +68,22 @@ def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
     """Inception's 2048 pooled features and 1008 logits without bias (Szegedy et al. 2016), as the
     FID of Heusel et al. (2017) and the score of Salimans et al. (2016) have them: torch-fidelity's
     network, which does what TensorFlow's does."""
-    from torch_fidelity.feature_extractor_inceptionv3 import (
-        URL_INCEPTION_V3,
-        FeatureExtractorInceptionV3,
-    )
-
-    usual = Path(torch.hub.get_dir(), "checkpoints", Path(URL_INCEPTION_V3).name)
+    theirs = torch_fidelity("feature_extractor_inceptionv3")
+    url = theirs.URL_INCEPTION_V3
+    usual = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     path = weights or usual
     if not path.is_file():
         raise ValueError(
-            f"{path}: no weights of Inception there: download {URL_INCEPTION_V3} and put it "
-            f"there, or name the file that has them (--weights, or evaluation.weights)"
+            f"{path}: no weights of Inception there: download {url} and put it there, or name the "
+            "file that has them (--weights, or evaluation.weights)"
         )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     # Opened by torch-fidelity as a pickle, which may run code.
     safe = io.BytesIO(data) if digest.startswith(INCEPTION_DIGEST) else _plain(path, data)
     try:
-        network = FeatureExtractorInceptionV3("inception", list(INCEPTION_LAYERS), safe).to(device)
+        inception = theirs.FeatureExtractorInceptionV3("inception", list(INCEPTION_LAYERS), safe)
+        network = inception.to(device)
     except (RuntimeError, TypeError, AttributeError) as error:
         line = str(error).partition("\n")[0]
         raise ValueError(
@@ -103,8 +102,7 @@ def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
 def _open_dino(model: str, dim: int, weights: Path | None, device: torch.device) -> Extractor:
     """DINOv2's features of the whole image (Oquab et al. 2024), which agree with people more often
     than Inception's (Stein et al. 2023): the authors' network, through torch-fidelity."""
-    from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
-
+    theirs = torch_fidelity("feature_extractor_dinov2")
     hub = Path(torch.hub.get_dir())
     code, usual = hub / DINO_CODE, hub / "checkpoints" / f"{model}_pretrain.pth"
     if weights:
@@ -115,10 +113,10 @@ def _open_dino(model: str, dim: int, weights: Path | None, device: torch.device)
                 f"{path}: not there: download {url}, unpack it if it is a zip, and put it there "
                 "under this name"
             )
-    names = {meta: name for name, meta in MODEL_METADATA.items()}
+    names = {meta: name for name, meta in theirs.MODEL_METADATA.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are about to download and run code")
-        network = FeatureExtractorDinoV2(names[model], ["dinov2"]).to(device)
+        network = theirs.FeatureExtractorDinoV2(names[model], ["dinov2"]).to(device)
 
     def extract(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), _exact():

@@ -1,6 +1,9 @@
 """torch-fidelity's metrics on statistics of our own: its functions, which are those of the papers,
 without its walk over images, which knows neither ranks nor classes."""
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +16,32 @@ SPLITS = 10  # of the samples, for the deviation of the Inception score (Saliman
 SUBSET = 1000  # images of each of the subsets that KID is the mean over (Binkowski et al. 2018)
 NEIGHBOUR = 3  # the one that the ball around an image reaches to (Kynkäänniemi et al. 2019)
 MOST = 10_000  # images of which all distances are taken, from each side
+
+
+def torch_fidelity(module: str) -> Any:
+    """A module of torch-fidelity.
+
+    Raises:
+        ValueError: it cannot be imported, for which torchvision has to be there, and fit torch.
+    """
+    try:
+        import_module("torch_fidelity")  # whose modules may be half there where it is not
+        return import_module(f"torch_fidelity.{module}")
+    except (ImportError, OSError, RuntimeError) as error:  # a torchvision of another torch
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"torch-fidelity cannot be imported ({reason}): pip install torch-fidelity, and the "
+            f"torchvision that goes with torch {torch.__version__}"
+        ) from error
+
+
+def no_torch_fidelity() -> str:
+    """Why there is no torch-fidelity here; empty where there is."""
+    try:
+        torch_fidelity("utils")
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def frechet_distance(generated: Statistics, real: Statistics) -> Scores:
@@ -47,30 +76,27 @@ def _frechet(
     real_mu: NDArray[np.float64],
     real_sigma: NDArray[np.float64],
 ) -> float:
-    from torch_fidelity.metric_fid import fid_statistics_to_metric
-
     if not np.isfinite(sigma).all():  # of a generator that diverged
         return float("nan")
     ours, theirs = {"mu": mu, "sigma": sigma}, {"mu": real_mu, "sigma": real_sigma}
-    return float(fid_statistics_to_metric(ours, theirs, False)["frechet_inception_distance"])
+    found = torch_fidelity("metric_fid").fid_statistics_to_metric(ours, theirs, verbose=False)
+    return float(found["frechet_inception_distance"])
 
 
 def inception_score(generated: Statistics, real: Statistics) -> Scores:
     """is, is_std: of the logits of the samples (Salimans et al. 2016), over ten parts of them."""
-    from torch_fidelity.metric_isc import isc_features_to_metric
-
     logits = torch.from_numpy(generated.logits)
-    found = isc_features_to_metric(logits, min(SPLITS, len(logits)))
+    found = torch_fidelity("metric_isc").isc_features_to_metric(logits, min(SPLITS, len(logits)))
     return {"is": found["inception_score_mean"], "is_std": found["inception_score_std"]}
 
 
 def kernel_distance(generated: Statistics, real: Statistics) -> Scores:
     """kid, kid_std: squared maximum mean discrepancy of a cubic kernel, over a hundred subsets of
     a thousand (Binkowski et al. 2018): of fewer it would be another number."""
-    from torch_fidelity.metric_kid import kid_features_to_metric
-
     ours, theirs = (torch.from_numpy(side.features) for side in (generated, real))
-    found = kid_features_to_metric(ours, theirs, kid_subset_size=SUBSET, verbose=False)
+    found = torch_fidelity("metric_kid").kid_features_to_metric(
+        ours, theirs, kid_subset_size=SUBSET, verbose=False
+    )
     mean, deviation = (found[f"kernel_inception_distance_{key}"] for key in ("mean", "std"))
     return {"kid": mean, "kid_std": deviation}
 
@@ -78,10 +104,10 @@ def kernel_distance(generated: Statistics, real: Statistics) -> Scores:
 def precision_recall(generated: Statistics, real: Statistics) -> Scores:
     """precision: the share of samples that lie nearer to some real image than its third neighbour;
     recall: the same with the sides exchanged (Kynkäänniemi et al. 2019)."""
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
     ours, theirs = of_either_side(generated, real)
-    found = prc_features_to_metric(ours, theirs, prc_neighborhood=NEIGHBOUR, verbose=False)
+    found = torch_fidelity("metric_prc").prc_features_to_metric(
+        ours, theirs, prc_neighborhood=NEIGHBOUR, verbose=False
+    )
     return {key: float(found[key]) for key in ("precision", "recall")}
 
 

@@ -17,6 +17,7 @@ from biggan_sn.evaluation.fidelity import (
     frechet_distance,
     inception_score,
     kernel_distance,
+    no_torch_fidelity,
     of_either_side,
     precision_recall,
 )
@@ -38,12 +39,26 @@ class Metric(NamedTuple):
             what is missing, or "".
         least: how many samples, and real images whose features are kept, it needs.
         of_each: whether it needs so many of each class.
+        theirs: whether torch-fidelity computes it.
     """
 
     measure: Callable[[Statistics, Statistics], Scores]
     lacks: Callable[[Extractor, bool, Sequence[str]], str] = lambda *_: ""
     least: int = 2
     of_each: bool = False
+    theirs: bool = False
+
+
+def check_known(names: Sequence[str]) -> None:
+    """Raises ValueError if one of them is none of METRICS, or what computes it is not installed."""
+    theirs = [name for name in names if lookup(METRICS, name, "metric").theirs]
+    if theirs and (reason := no_torch_fidelity()):
+        raise _refusal(theirs[0], reason, [name for name in names if name not in theirs])
+
+
+def _refusal(name: str, reason: str, others: Sequence[str]) -> ValueError:
+    instead = f"; without it: --metrics {' '.join(others)}" if others else ""
+    return ValueError(f"the metric {name!r} cannot be measured: {reason}{instead}")
 
 
 def check_metrics(
@@ -67,9 +82,7 @@ def check_metrics(
         metric = lookup(METRICS, name, "metric")
         reason = metric.lacks(extractor, labelled, classes)
         if reason := reason or _too_few(metric, classes, labels, real_labels):
-            others = " ".join(other for other in names if other != name)
-            instead = f"; without it: --metrics {others}" if others else ""
-            raise ValueError(f"the metric {name!r} cannot be measured: {reason}{instead}")
+            raise _refusal(name, reason, [other for other in names if other != name])
 
 
 def _too_few(
@@ -194,12 +207,12 @@ def _other_classes(extractor: Extractor, labelled: bool, classes: Sequence[str])
 
 
 METRICS: dict[str, Metric] = {
-    "fid": Metric(frechet_distance),
-    "is": Metric(inception_score, _no_logits),
-    "kid": Metric(kernel_distance, least=SUBSET),
-    "precision_recall": Metric(precision_recall, least=NEIGHBOUR + 1),
+    "fid": Metric(frechet_distance, theirs=True),
+    "is": Metric(inception_score, _no_logits, theirs=True),
+    "kid": Metric(kernel_distance, least=SUBSET, theirs=True),
+    "precision_recall": Metric(precision_recall, least=NEIGHBOUR + 1, theirs=True),
     "density_coverage": Metric(density_coverage),
-    "class_fid": Metric(class_frechet_distances, _no_labels, of_each=True),
+    "class_fid": Metric(class_frechet_distances, _no_labels, of_each=True, theirs=True),
     "class_accuracy": Metric(class_accuracy, _other_classes),
     "modes": Metric(modes, _no_modes),
     "variety": Metric(variety, _no_labels),

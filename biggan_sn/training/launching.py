@@ -7,6 +7,7 @@ whatever can be known of the number that was meant is asked for.
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -145,4 +146,8 @@ def meant_engine(environment: Mapping[str, str]) -> str:
             else "it is not given"
         )
         raise LaunchError(f"zero_stage: {reason}; take 1 or 2 (launch/topology/)")
+    if stage != "0" and find_spec("deepspeed") is None:
+        raise LaunchError(
+            f"zero_stage: {stage}: DeepSpeed is not installed: pip install 'biggan_sn[deepspeed]'"
+        )
     return STAGES[stage]

@@ -101,6 +101,13 @@ EARLY = {
         "--batch_size", "10", names="batch_size 10", environment={"WORLD_SIZE": "4"}
     ),
     "no config": train("--config", "{run}.yaml", names="{run}.yaml"),
+    "no config of this name": train("--config", "digits32_bigan", names="digits32_biggan or"),
+    "a config that is not there, to show": Mistake(("configs", "show", "adda"), "layers/ada"),
+    "no config to show": Mistake(("configs", "show"), "name a config"),
+    "no such thing to do with configs": Mistake(("configs", "shw"), "did you mean 'show'?"),
+    "a game that is not there": Mistake(
+        ("arena", "--games", "ring", "--methods", "x", "--out", "{here}/a"), "arena/games/ring8"
+    ),
     "config is a folder": train("--config", "{here}", names="{here}"),
     "unknown key in a file": in_file("data: {resolutoin: 64}", names="data.resolutoin"),
     "unknown section in a file": in_file("objektive: hinge", names="objektive"),

@@ -320,8 +320,14 @@ def test_wrong_use_ends_in_one_line(slurm, root, given):
         (elsewhere, ("--config", given, "--run_dir", "one"), "is not the root of the repository"),
         (root, ("--config", wrong, "--run_dir", "runs/one"), "d_stepz"),
     ]
+    without = root / "bin"  # no installed package says where its scripts lie
+    without.mkdir()
+    (without / "biggan-sn").write_text("#!/bin/sh\nexit 127\n")
+    (without / "biggan-sn").chmod(0o755)
+    paths = f"{without}:{os.environ['PATH']}:/usr/sbin:/usr/bin:/sbin:/bin"
+    plain = {root: HERE, elsewhere: HERE | {"PATH": paths}}
     jobs = [
-        (slurm.submit(script, *line, env=HERE, cwd=folder), folder, words)
+        (slurm.submit(script, *line, env=plain[folder], cwd=folder), folder, words)
         for folder, line, words in cases
     ]
     for number, folder, words in jobs:

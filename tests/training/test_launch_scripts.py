@@ -106,6 +106,19 @@ def test_what_cannot_be_is_said_in_one_line(given, tmp_path, variables, told):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_topology_that_needs_deepspeed_says_so(given, tmp_path):
+    """Where it is not installed, before any process starts."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['deepspeed'] = None\n")
+    variables = {"PROCESSES": "2", "TOPOLOGY": "zero1", "PYTHONPATH": f"{tmp_path}:{HERE}"}
+    code, _, err = end(start("local.sh", *given, CUDA_VISIBLE_DEVICES="", **variables))
+    assert code == 2
+    assert err.startswith(
+        "launch: this topology needs DeepSpeed: pip install 'biggan_sn[deepspeed]'"
+    )
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_slurm_says_who_a_node_is(given, tmp_path):
     """The head is the first of the job's nodes; a job that starts again meets at another port."""
     fake = tmp_path / "bin"

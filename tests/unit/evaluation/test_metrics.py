@@ -1,6 +1,7 @@
 """Each metric against its formula, written out in numpy; and against torch-fidelity as a whole."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from biggan_sn.evaluation import fidelity, metrics
 from biggan_sn.evaluation.collecting import Alone, Task, walk
 from biggan_sn.evaluation.extractors import Extractor, open_extractor
 from biggan_sn.evaluation.images import Stored
-from biggan_sn.evaluation.metrics import METRICS, check_metrics, measure
+from biggan_sn.evaluation.metrics import METRICS, check_known, check_metrics, measure
 from tests.unit.evaluation.sets import CLASSES, cloud, statistics_of
 
 CPU = torch.device("cpu")
@@ -264,6 +265,30 @@ def test_what_cannot_be_measured():
         known = many if labelled else unknown
         with pytest.raises(ValueError, match=why):
             check_metrics(["fid", name], extractor, classes, known, many)
+
+
+def test_without_torchvision_only_torch_fidelitys_metrics_are_missed(monkeypatch):
+    check_known(list(METRICS))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch_fidelity"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    own = ["density_coverage", "class_accuracy", "modes", "variety"]
+    check_known(own)
+    for name in sorted(set(METRICS) - set(own)):
+        told = f"^the metric '{name}' cannot be measured: .*torchvision.*; without it: --metrics "
+        with pytest.raises(ValueError, match=told + " ".join(own) + "$"):
+            check_known([name, *own])
+    for name in ("inception", "dinov2_vits14"):
+        with pytest.raises(ValueError, match="pip install torch-fidelity, and the torchvision"):
+            open_extractor(name, None, CPU)
+    assert open_extractor("digits", None, CPU).dim == 64
+    others = sorted(set(METRICS) - set(own))
+    real = statistics_of(cloud(0))
+    for name in own:
+        measure([name], real, real)
+    for name in others:
+        with pytest.raises(ValueError, match="torchvision"):
+            measure([name], real, real)
 
 
 # ------------------------------------------------------------------------------ torch-fidelity

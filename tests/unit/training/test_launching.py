@@ -270,6 +270,14 @@ def test_a_stage_is_an_engine(stage, row, on):
     assert meant_engine(environment | with_deepspeed(ZERO_STAGE=stage, **none)) == row
 
 
+def test_a_stage_needs_deepspeed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    assert meant_engine(with_deepspeed(ZERO_STAGE="0")) == "ddp"
+    for stage in "12":
+        with pytest.raises(LaunchError, match=r"pip install 'biggan_sn\[deepspeed\]'"):
+            meant_engine(with_deepspeed(ZERO_STAGE=stage))
+
+
 def test_stage_3_is_refused_with_the_reason():
     with pytest.raises(LaunchError, match=r"^zero_stage: stage 3 splits the weights.*second deriv"):
         meant_engine(with_deepspeed(ZERO_STAGE="3"))
