@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import signal
-import threading
 from contextlib import contextmanager
 
 import pytest
@@ -41,7 +40,9 @@ def run(tmp_path):
     (run / "config.yaml").write_text("data: {path: shards}\nsteps: 100\n")
     logged = [{"step": step, "d_loss": 1.0, "speed": SPEED} for step in (10, 20, 30, 40)]
     scores = [{"step": 20, "evaluation/fid": 30.5}, {"step": 30, "evaluation/fid": 25.5}]
-    (run / "scalars.jsonl").write_text(lines(*logged[:2], scores[0], *logged[2:], scores[1]))
+    (run / "scalars.jsonl").write_text(
+        lines(*logged[:2], scores[0], logged[2], scores[1], logged[3])
+    )
     (run / "spectra.jsonl").write_text(lines(spectra(30, linear=[9.0, 1.0]), spectra(40)))
     (run / "log.txt").write_text(
         "step      30/100    80.0 images/s  ETA 0:02:00  d_loss +1.000\n"
@@ -150,26 +151,17 @@ def test_another_file_of_that_name_is_none(run, tmp_path):
         assert find_holder(run).at_work is False
 
 
-def test_nobody_notices_the_look(run):
-    """Each of many jobs that start while others look gets the lock at once."""
-    (run / ".lock").write_text(holder.name_of_this_process())
-    done = threading.Event()
+def test_no_look_takes_a_lock(run, monkeypatch):
+    """Not for a moment: a job that starts just then would believe that another is there."""
 
-    def look():
-        while not done.is_set():
-            find_holder(run)
+    def refuse(*_):
+        pytest.fail("a lock was tried")
 
-    lookers = [threading.Thread(target=look) for _ in range(2)]
-    for thread in lookers:
-        thread.start()
-    try:
-        for _ in range(300):
-            with (run / ".lock").open("a+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if another has it
-    finally:
-        done.set()
-        for thread in lookers:
-            thread.join()
+    with World().holding(run):
+        for name in ("flock", "lockf", "fcntl"):
+            monkeypatch.setattr(fcntl, name, refuse)
+        assert find_holder(run).at_work is True
+    assert find_holder(run).at_work is False
 
 
 @pytest.mark.parametrize(
