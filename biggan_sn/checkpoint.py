@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from biggan_sn.files import to_disk, write_whole
+from biggan_sn.run_folder import CHECKPOINTS, STATE_NAME, step_of, whole_checkpoints
 
-STATE_NAME = "state.json"
 CARD_NAME = "card.json"  # of an export, which is no checkpoint
 LATEST = "latest"
 BEST = "best"
@@ -111,7 +111,7 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Every whole checkpoint, oldest first."""
-        return sorted(p for p in self.root.glob("step_*") if (p / STATE_NAME).is_file())
+        return whole_checkpoints(self.root)
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint, if there is one."""
@@ -166,11 +166,6 @@ class Checkpoints:
             shutil.rmtree(dropped)
 
 
-def step_of(path: Path) -> int:
-    """The step of a checkpoint by its name."""
-    return int(path.name.removeprefix("step_"))
-
-
 def find(path: Path) -> Path:
     """The checkpoint that a user means by `path`: itself, or the newest of a run's folder.
 
@@ -184,7 +179,7 @@ def find(path: Path) -> Path:
             f"{path}: an export, which has no more than a generator: this takes a run or a "
             "checkpoint; an export can be sampled, and the samples scored"
         )
-    for root in (path, path / "checkpoints"):
+    for root in (path, path / CHECKPOINTS):
         if newest := Checkpoints(root).newest():
             return newest
     raise CheckpointError(f"{path}: no checkpoint there, nor in its folder checkpoints/")

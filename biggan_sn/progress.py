@@ -25,13 +25,14 @@ def show_progress(total: int, unit: str = "image") -> Iterator[Advance]:
     last, first = start, None
 
     def advance(count: int) -> None:
-        nonlocal done, last, first
+        nonlocal done, last, first, start
         done += count
-        first = done if first is None else first  # what was there before took no time
         now = time.monotonic()
+        if first is None:  # what was there before took no time, and what was done before not this
+            first, start = done, now
         if now - last >= LINES_EVERY:
             last = now
-            rate = (done - first) / (now - start)
+            rate = (done - first) / max(now - start, 1e-9)
             ahead = f", {rate:.0f}/s, {(total - done) / rate:.0f} s to go" if rate else ""
             print(f"{done}/{total} {unit}s{ahead}", file=sys.stderr)  # noqa: T201
 

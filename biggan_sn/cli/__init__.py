@@ -4,10 +4,12 @@ Nothing here imports torch before the arguments are known to be right, so help a
 answer in a fraction of a second.
 """
 
+import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from inspect import cleandoc
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -16,6 +18,7 @@ from biggan_sn import __version__
 from biggan_sn.cli import (
     arena,
     bench,
+    completion,
     configs,
     draw,
     evaluate,
@@ -27,6 +30,7 @@ from biggan_sn.cli import (
     report,
     rollback,
     spectrum,
+    status,
     sweep,
     train,
 )
@@ -38,6 +42,7 @@ from biggan_sn.cli.common import (
     values_of,
     with_configs_found,
 )
+from biggan_sn.cli.words import EXIT_CODES, WORDS, Formatter, examples_of
 from biggan_sn.training.launching import WRONG_INPUT, LostError, VerdictError
 
 
@@ -75,7 +80,13 @@ def _run(arguments: list[str]) -> int:
         known = verbs.get(arguments[0], parser)
         raise ValueError(_with_suggestion(str(error), arguments[0], known)) from error
     verb = parsed.subcommand
-    return VERBS[verb][1](verbs[verb], parsed[verb])
+    try:
+        return VERBS[verb][1](verbs[verb], parsed[verb])
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            left = WORDS[verb].stopped.format_map(parsed[verb])
+            print(f"biggan-sn: stopped; {left}", file=sys.stderr)
+        raise
 
 
 def parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
@@ -83,6 +94,8 @@ def parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     parser = ArgumentParser(
         prog="biggan-sn",
         description="Trains class-conditional GANs and keeps their spectra in sight.",
+        epilog=EXIT_CODES,
+        formatter_class=Formatter,
         version=__version__,
         exit_on_error=False,
         allow_abbrev=False,
@@ -90,11 +103,16 @@ def parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     commands = parser.add_subcommands(metavar="VERB", title="verbs")
     verbs = {}
     for name, (declare, _) in VERBS.items():
+        about = cleandoc(declare.__doc__ or "")
         verbs[name] = ArgumentParser(
-            description=declare.__doc__, exit_on_error=False, allow_abbrev=False
+            description=about,
+            epilog=examples_of(name),
+            formatter_class=Formatter,
+            exit_on_error=False,
+            allow_abbrev=False,
         )
         declare(verbs[name])
-        commands.add_subcommand(name, verbs[name], help=(declare.__doc__ or "").splitlines()[0])
+        commands.add_subcommand(name, verbs[name], help=about.splitlines()[0])
     return parser, verbs
 
 
@@ -126,6 +144,7 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "interpolate": (pictures.declare_interpolate, pictures.interpolate),
     "neighbours": (pictures.declare_neighbours, pictures.neighbours),
     "evaluate": (evaluate.declare, evaluate.run),
+    "status": (status.declare, status.run),
     "inspect": (inspect.declare, inspect.run),
     "report": (report.declare, report.run),
     "rollback": (rollback.declare, rollback.run),
@@ -134,4 +153,5 @@ VERBS: dict[str, tuple[Declare, Run]] = {
     "preflight": (preflight.declare, preflight.run),
     "bench": (bench.declare, bench.run),
     "configs": (configs.declare, configs.run),
+    "completion": (completion.declare, completion.run),
 }

@@ -21,7 +21,7 @@ def declare(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--methods", type=Path, nargs="+", required=True, help="YAMLs to lay over each of them"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default 0 1 2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of each game")
     parser.add_argument(
         "--steps", type=int, default=None, help="length of every game; default as its YAML has it"
     )
@@ -50,12 +50,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         Cell(game, method, config, parsed.out / game / method / f"seed{config.seed}")
         for (game, method, _), config in configs.items()
     ]
-    try:
-        failed = play_all(cells, parsed.jobs, lambda line: print(line, file=sys.stderr, flush=True))
-    except KeyboardInterrupt:
-        kept = f"what is in {parsed.out} is kept, and the same command goes on"
-        print(f"biggan-sn: stopped; {kept}", file=sys.stderr)
-        raise
+    failed = play_all(cells, parsed.jobs, lambda line: print(line, file=sys.stderr, flush=True))
     written = write_all(cells, parsed.out)
     print(*written, sep="\n")
     return 1 if failed else 0

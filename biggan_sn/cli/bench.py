@@ -27,6 +27,7 @@ def declare(parser: ArgumentParser) -> None:
         "some that are made, beside webdataset's own pipeline",
     )
     parser.add_argument(
+        "--count_only",
         "--count-only",
         action="store_true",
         help="time nothing: parameters, FLOPs, bytes and launches of a step, which need no memory",

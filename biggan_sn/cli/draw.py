@@ -16,7 +16,7 @@ MODES = "resample (the paper's), scaled_resample, scale or clamp"
 
 def declare_drawing(parser: ArgumentParser, checkpoint: str = CHECKPOINT) -> None:
     """Options of every verb that draws from a checkpoint."""
-    parser.add_argument("checkpoint", type=Path, help=checkpoint)
+    parser.add_argument("checkpoint", type=Path, metavar="RUN", help=checkpoint)
     parser.add_argument("--seed", type=int, default=0, help="start of all randomness")
     parser.add_argument(
         "--standing_statistics",
@@ -82,6 +82,7 @@ def sample(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws samples; returns the exit code."""
     from biggan_sn.evaluation.sampling import draw_classes, find_device, renew_statistics, write
     from biggan_sn.models.loading import load_generator, use_statistics
+    from biggan_sn.progress import show_progress
 
     check_least(parsed, per_class=1)
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
@@ -89,6 +90,7 @@ def sample(parser: ArgumentParser, parsed: Namespace) -> int:
     classes = classes_of(parsed, generator)
     use_statistics(generator, state, parsed.truncation, parsed.mode)
     renew_statistics(generator, sampling)
-    images, labels = draw_classes(generator, classes, parsed.per_class, sampling)
+    with show_progress(len(classes) * parsed.per_class) as advance:
+        images, labels = draw_classes(generator, classes, parsed.per_class, sampling, advance)
     print(write(images, labels, parsed.out, len(classes)))
     return 0

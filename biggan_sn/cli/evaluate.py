@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.cli.draw import declare_drawing, declare_truncation, sampling_of
 from biggan_sn.config import Config, EvaluationConfig
+from biggan_sn.progress import Advance, show_progress
 
 if TYPE_CHECKING:
     from biggan_sn.evaluation.collecting import Crew
@@ -104,7 +105,6 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Scores samples or images; returns the exit code."""
     from biggan_sn.evaluation.evaluating import Evaluation
     from biggan_sn.files import write_whole
-    from biggan_sn.progress import show_progress
 
     if parsed.out and (parsed.out.is_dir() or not parsed.out.parent.is_dir()):
         raise ValueError(f"--out: {parsed.out} cannot be written: a folder, or in none")
@@ -113,8 +113,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         evaluation = Evaluation(config.evaluation, config.data, crew)
         evaluation.check(images.labels, images.size)
         evaluation.prepare()
-        progress = show_progress(len(images.labels)) if crew.leads else nullcontext(_nothing)
-        with progress as advance:
+        with progress_of(crew, len(images.labels)) as advance:
             scores = evaluation.scores(images, advance)
         if scores is None:
             return 0
@@ -132,8 +131,9 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     return 0
 
 
-def _nothing(count: int) -> None:
-    """The progress that others than the first process show."""
+def progress_of(crew: "Crew", total: int) -> AbstractContextManager[Advance]:
+    """What the first process shows of so many images, and others do not."""
+    return show_progress(total) if crew.leads else nullcontext(lambda count: None)
 
 
 def _refuse(parsed: Namespace, *options: str) -> None:

@@ -11,8 +11,8 @@ FORMATS = "safetensors (for biggan_sn.load_generator), torch_export, onnx or big
 
 def declare(parser: ArgumentParser) -> None:
     """Write the averaged generator for use elsewhere: plain weights and a card, or a program."""
-    parser.add_argument("checkpoint", type=Path, help=CHECKPOINT)
-    parser.add_argument("out", type=Path, help="the folder to make")
+    parser.add_argument("checkpoint", type=Path, metavar="RUN", help=CHECKPOINT)
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
     parser.add_argument("--format", default="safetensors", help=FORMATS)
     help_ = "truncations whose own statistics of batch norms go along; beside those of training, "
     help_ += "or, in a program, instead of them"

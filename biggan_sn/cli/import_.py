@@ -7,17 +7,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.cli.common import config_of
-from biggan_sn.cli.train import CONFIG_NAME
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
+from biggan_sn.run_folder import CONFIG
 
 PROGRAMS = "the program: biggan_pytorch, pretrained_biggan (TF-Hub's), studiogan or mmgeneration"
 
 
 def declare(parser: ArgumentParser) -> None:
     """Make a run of weights that another program trained: to sample, sweep, evaluate, train on."""
-    parser.add_argument("source", type=Path, help="the folder or file that the program left")
-    parser.add_argument("run_dir", type=Path, help="the run's folder; must not hold a run yet")
+    help_ = "the folder or file that the program left"
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=help_)
+    help_ = "the run's folder; must not hold a run yet"
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help=help_)
     parser.add_argument("--format", required=True, help=PROGRAMS)
     parser.add_argument(
         "--bgr", type=bool, default=False, help="its images have blue first, as OpenCV's have"
@@ -37,7 +39,7 @@ def declare(parser: ArgumentParser) -> None:
 def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Imports; returns the exit code."""
     folder: Path = parsed.run_dir
-    if (folder / CONFIG_NAME).exists() or any((folder / "checkpoints").glob("step_*")):
+    if (folder / CONFIG).exists() or any((folder / "checkpoints").glob("step_*")):
         raise ValueError(f"{folder}: holds a run; an import needs a folder of its own")
     config = config_of(parser, parsed)
     from biggan_sn.files import write_whole
@@ -48,7 +50,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     imported = prepare(parsed.format, parsed.source, config, options)
     folder.mkdir(parents=True, exist_ok=True)
     stored = yaml.safe_dump(to_dict(imported.config), sort_keys=False)
-    write_whole(folder / CONFIG_NAME, stored.encode())
+    write_whole(folder / CONFIG, stored.encode())
     for note in imported.save(folder):
         print(f"{folder}: {note}")
     model, data = imported.config.model, imported.config.data

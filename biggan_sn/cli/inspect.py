@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 def declare(parser: ArgumentParser) -> None:
     """Show how a run is doing: checkpoints, alarms, rollbacks, the worst layers."""
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
 
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:

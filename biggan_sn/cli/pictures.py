@@ -27,7 +27,9 @@ def declare_interpolate(parser: ArgumentParser) -> None:
     help_ = "what changes along a row: z, within a class; class, on to the next one with the same "
     help_ += "z; or both, from a sample to one of the next class"
     parser.add_argument("--between", default="both", help=help_)
-    parser.add_argument("--rows", type=int, default=None, help="default one for each class")
+    parser.add_argument(
+        "--rows", type=int, default=None, help="how many; default one for each class"
+    )
     parser.add_argument(
         "--steps", type=int, default=8, help="images in a row, both ends among them"
     )

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 def declare(parser: ArgumentParser) -> None:
     """Write one page of HTML about a run: samples, sweep, curves, spectra, alarms, config."""
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--sweep", type=Path, default=None, help="folder of its sweep; default RUN/sweep"
     )

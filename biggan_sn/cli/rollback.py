@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 def declare(parser: ArgumentParser) -> None:
     """Take a run back to an earlier checkpoint, from where it goes on with other random numbers."""
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("--to", type=int, required=True, metavar="STEP", help="one of its steps")
     parser.add_argument("--reason", default="by hand", help="for the record")
 

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 def declare(parser: ArgumentParser) -> None:
     """Certify the norms of every layer of a checkpoint, or draw the spectra of several runs."""
     parser.add_argument(
-        "checkpoints", type=Path, nargs="+", help="runs' folders, or checkpoints in them"
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="runs' folders, or checkpoints in them",
     )
     parser.add_argument(
         "--network", default="discriminator", help="which: discriminator or generator"

@@ -15,7 +15,7 @@ from biggan_sn.cli.draw import (
     declare_drawing,
     sampling_of,
 )
-from biggan_sn.cli.evaluate import crew_of, declare_measuring, section_of
+from biggan_sn.cli.evaluate import crew_of, declare_measuring, progress_of, section_of
 
 if TYPE_CHECKING:
     from biggan_sn.evaluation.evaluating import Evaluation
@@ -81,16 +81,15 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             evaluation=evaluation,
             about=_about(checkpoint, state, evaluation),
         )
-        try:
-            record = sweep(parsed.out, crew, lambda line: print(line, file=sys.stderr, flush=True))
-        except KeyboardInterrupt:
-            if crew.leads:
-                kept = f"what is in {parsed.out} is kept, and the same command goes on"
-                print(f"biggan-sn: stopped; {kept}", file=sys.stderr)
-            raise
+        with progress_of(crew, len(samplings) * sweep.samples) as advance:
+            record = sweep(parsed.out, crew, _say, advance)
         if crew.leads:
             print(*describe(record), parsed.out, sep="\n")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _samplings(parsed: Namespace) -> list["Sampling"]:

@@ -11,12 +11,11 @@ from jsonargparse import ArgumentParser, Namespace
 from biggan_sn.cli.common import check_yaml, config_of, ranks, values_of
 from biggan_sn.config import Config
 from biggan_sn.config_io import changes, to_dict
+from biggan_sn.run_folder import CONFIG
 
 if TYPE_CHECKING:
     from biggan_sn.training.trainer import Trainer
     from biggan_sn.training.world import World
-
-CONFIG_NAME = "config.yaml"
 
 
 def declare(parser: ArgumentParser) -> None:
@@ -39,7 +38,7 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
         or values_of("--config", arguments)
     ):
         return arguments
-    stored = Path(folders[-1]) / CONFIG_NAME
+    stored = Path(folders[-1]) / CONFIG
     if not stored.is_file():
         return arguments
     return [arguments[0], "--config", str(stored), *arguments[1:]]
@@ -51,7 +50,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     folder: Path = parsed.run_dir
     if not str(parsed.run_dir).strip(" .") or not parsed.run_dir.name:
         raise ValueError(f"--run_dir must name a folder of the run's own, got {str(folder)!r}")
-    stored = folder / CONFIG_NAME
+    stored = folder / CONFIG
     if stored.is_file() and any((folder / "checkpoints").glob("step_*")):
         check_yaml(stored)
         before = config_of(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
@@ -78,7 +77,7 @@ def _train(config: Config, folder: Path, world: "World") -> int:
     with world.holding(folder):
         if world.leads:
             stored = yaml.safe_dump(to_dict(config), sort_keys=False)
-            write_whole(folder / CONFIG_NAME, stored.encode())
+            write_whole(folder / CONFIG, stored.encode())
             environment.write(folder, made_with)
         finished = _run_to_the_end(trainer)
     if world.leads:

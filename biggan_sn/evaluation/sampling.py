@@ -15,6 +15,7 @@ from biggan_sn.evaluation.pictures import grid
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.latent import TRUNCATIONS, Latents
 from biggan_sn.nn.norm import standing_statistics
+from biggan_sn.progress import Advance
 from biggan_sn.tables import lookup
 
 PER_CLASS = 1_000_000  # positions of each class, so that a class draws alike whichever others do
@@ -94,12 +95,21 @@ def latents_of(generator: nn.Module, labels: Tensor, numbers: Tensor, sampling: 
 
 
 def draw_classes(
-    generator: nn.Module, classes: Sequence[int], per_class: int, sampling: Sampling
+    generator: nn.Module,
+    classes: Sequence[int],
+    per_class: int,
+    sampling: Sampling,
+    advance: Advance = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
-    """`per_class` images of every class: uint8 [N, 3, H, W] and labels [N], class after class."""
+    """`per_class` images of every class: uint8 [N, 3, H, W] and labels [N], class after class.
+    `advance` is called with the number of images drawn since the last call."""
     labels = torch.tensor(classes).repeat_interleave(per_class)
     numbers = torch.arange(per_class).repeat(len(classes))
-    return torch.cat(list(draw(generator, labels, numbers, sampling))), labels
+    images = []
+    for batch in draw(generator, labels, numbers, sampling):
+        images.append(batch)
+        advance(len(batch))
+    return torch.cat(images), labels
 
 
 def renew_statistics(generator: nn.Module, sampling: Sampling) -> None:

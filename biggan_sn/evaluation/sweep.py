@@ -26,6 +26,7 @@ from biggan_sn.evaluation.pictures import Pixels, grid, strip
 from biggan_sn.evaluation.sampling import Sampling, draw_classes, renew_statistics
 from biggan_sn.files import write_whole
 from biggan_sn.models.generator import Generator
+from biggan_sn.progress import Advance
 
 RECORD, TABLE, GRIDS, CURVES = "sweep.json", "sweep.csv", "sweep.png", "curves.png"
 KNOBS = ("truncation", "mode", "standing_statistics", "seed")  # of a Sampling
@@ -56,13 +57,22 @@ class Sweep:
     evaluation: Evaluation | None
     about: Mapping[str, Any]
 
+    @property
+    def samples(self) -> int:
+        """How many each point is scored by."""
+        return self.evaluation.section.samples if self.evaluation else 0
+
     def __call__(
-        self, out: Path, crew: Crew, say: Callable[[str], object] = lambda line: None
+        self,
+        out: Path,
+        crew: Crew,
+        say: Callable[[str], object] = lambda line: None,
+        advance: Advance = lambda count: None,
     ) -> Mapping[str, Any]:
         """Writes to the folder `out`: sweep.json and sweep.csv with all points, a grid of each, all
         grids in sweep.png, a row for each kind of truncation, and curves.png if there are scores.
-        `say` hears of each point. Every process of the crew must call it. Returns the record, on
-        the first process.
+        `say` hears of each point, `advance` of the samples scored, those of points that are there
+        first. Every process of the crew must call it. Returns the record, on the first process.
 
         Raises:
             ValueError: there is another sweep in `out`; an image cannot be read.
@@ -72,13 +82,14 @@ class Sweep:
         real = self.evaluation.describe_real() if self.evaluation else {}
         if done:
             _points_of(out, {**self.about, "real": real})  # now that it is known what they are
+        advance(int(sum(there)) * self.samples)
         trained = {name: buffer.clone() for name, buffer in self.generator.named_buffers()}
         for sampling, is_there in zip(self.samplings, there, strict=True):
             if is_there:
                 continue
             self.generator.load_state_dict(trained, strict=False)
             renew_statistics(self.generator, sampling)
-            point = self._point(sampling, out, crew)
+            point = self._point(sampling, out, crew, advance)
             if crew.leads:
                 done[sampling] = point
                 self._write(out, done, real)
@@ -86,13 +97,12 @@ class Sweep:
         self.generator.load_state_dict(trained, strict=False)
         return self._finish(out, done, real) if crew.leads else {}
 
-    def _point(self, sampling: Sampling, out: Path, crew: Crew) -> Point:
+    def _point(self, sampling: Sampling, out: Path, crew: Crew, advance: Advance) -> Point:
         """One point, with its grid on the disk; nothing on other processes than the first."""
         scores = {}
         if self.evaluation:
-            samples = self.evaluation.section.samples
-            drawn = Drawn(self.generator, samples, sampling, self.names)
-            scores = overall(self.evaluation.scores(drawn) or {})
+            drawn = Drawn(self.generator, self.samples, sampling, self.names)
+            scores = overall(self.evaluation.scores(drawn, advance) or {})
         if not crew.leads:
             return {}
         images, labels = draw_classes(self.generator, self.classes, self.per_class, sampling)

@@ -11,13 +11,11 @@ from typing import Any
 
 import yaml
 
-from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state, step_of
+from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state
+from biggan_sn.run_folder import CONFIG, JOURNAL, STOPPED, step_of
 from biggan_sn.training.environment import ENVIRONMENT
-from biggan_sn.training.logs import JOURNAL
 from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, standing
-from biggan_sn.training.stopping import STOPPED
 
-CONFIG = "config.yaml"
 SCORE = "evaluation/"  # begins the name of what an evaluation found
 SPEED = "speed/"  # that of what holds a job up
 NEVER = (CONFIG, SCALARS, JOURNAL)  # one of them is there as soon as a run has begun

@@ -5,7 +5,8 @@ from typing import Any
 
 from biggan_sn.config_io import differences
 from biggan_sn.report.markup import Html, element, join, paragraph, table, text
-from biggan_sn.report.reading import CONFIG, History
+from biggan_sn.report.reading import History
+from biggan_sn.run_folder import CONFIG
 
 
 def settings(run: History) -> Html:

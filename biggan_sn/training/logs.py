@@ -14,6 +14,7 @@ from tqdm import tqdm
 from biggan_sn.evaluation.pictures import Pixels
 from biggan_sn.models.bound import LipschitzBound
 from biggan_sn.nn.spectrum import Spectrum
+from biggan_sn.run_folder import JOURNAL
 from biggan_sn.training.monitor import (
     Measured,
     board_layout,
@@ -23,8 +24,6 @@ from biggan_sn.training.monitor import (
 )
 from biggan_sn.training.pace import Speed
 from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, append, rollbacks
-
-JOURNAL = "log.txt"
 
 
 class Logs:

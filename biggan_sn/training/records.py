@@ -1,7 +1,8 @@
 """The records of a run: JSON, one line each, in its folder."""
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ SCALARS = "scalars.jsonl"  # one line per logged step
 SPECTRA = "spectra.jsonl"  # one line per measurement: network -> layer -> sigmas
 COLLAPSE = "collapse.jsonl"  # one line per alarm and rollback, of all attempts
 
-LONGEST = 1 << 16  # bytes of a line of scalars
+BLOCK = 1 << 16  # bytes that are read at a time from the end
 
 Record = dict[str, Any]
 
@@ -28,14 +29,36 @@ def read(path: Path) -> list[Record]:
 
 def last(path: Path) -> Record | None:
     """The last whole line, without reading all others; None if there is none."""
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LONGEST))
-        lines = file.read().decode(errors="replace").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    found: Record | None = json.loads(whole[-1]) if whole else None
+    line = next(newest_lines(path), None)
+    found: Record | None = None if line is None else json.loads(line)
     return found
+
+
+def newest_lines(path: Path, most: int | None = None) -> Iterator[bytes]:
+    """The whole lines of a file, the newest first, without that which is being written or that a
+    kill cut short; none if there is no such file. It may be as long as it will: only what is asked
+    for is read.
+
+    Args:
+        path: the file.
+        most: bytes from its end in which to look; None for all.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = file.seek(0, os.SEEK_END)
+        first = 0 if most is None else max(0, start - most)
+        rest, ended = b"", False  # what follows the blocks yet to be read, and whether a line did
+        while start > first:
+            end, start = start, max(first, start - BLOCK)
+            file.seek(start)
+            rest, *lines = (file.read(end - start) + rest).split(b"\n")
+            if lines and not ended:
+                lines.pop()
+                ended = True
+            yield from reversed(lines)
+        if ended and start == 0:
+            yield rest
 
 
 def rollbacks(run: Path) -> list[Record]:

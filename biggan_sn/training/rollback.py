@@ -4,11 +4,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state, save_state, step_of
+from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state, save_state
+from biggan_sn.run_folder import JOURNAL, step_of
 from biggan_sn.training import records
 
 ATTEMPTS = "attempts"  # folder of a run where what was given up is kept
-LOGS = (records.SCALARS, records.SPECTRA, "log.txt")
+LOGS = (records.SCALARS, records.SPECTRA, JOURNAL)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from biggan_sn.checkpoint import (
     load_network,
     load_state,
     load_tensors,
-    step_of,
 )
 from biggan_sn.collapse.detector import Detector
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
 from biggan_sn.models.zoo import BUILDERS
 from biggan_sn.nn.spectrum import Spectrum
+from biggan_sn.run_folder import step_of
 from biggan_sn.training.step import GANStep
 
 # Groups that only some runs have: with historical averaging; with what follows D's logits.

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from biggan_sn.run_folder import STOP, STOPPED
 from biggan_sn.training.world import World
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-STOP, STOPPED = "STOP", "STOPPED"  # files in the run's folder
-LOOK_EVERY = 1.0  # seconds between two looks for the first
+LOOK_EVERY = 1.0  # seconds between two looks for STOP
 
 
 class Stopping:

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import TextIO
 import torch
 import torch.distributed as dist
 
+from biggan_sn.run_folder import LOCK
+from biggan_sn.training.holder import name_of_this_process
 from biggan_sn.training.launching import (
     LaunchError,
     check_processes,
@@ -109,7 +110,7 @@ class World:
             yield
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a+") as file:
+        with (folder / LOCK).open("a+") as file:
             deadline = time.monotonic() + (PATIENCE if _started_again(os.environ) else 0)
             while not _locked(file):
                 if time.monotonic() >= deadline:
@@ -121,7 +122,7 @@ class World:
                     )
                 time.sleep(0.5)
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.write(name_of_this_process())
             file.flush()
             yield
 

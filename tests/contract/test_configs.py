@@ -104,7 +104,7 @@ def test_config_parses_builds_and_survives_a_round_trip(path):
     assert METHODS[method](config)
 
 
-MEMORY = re.compile(r"# Memory by bench --count-only, bf16: ([\d.]+) GiB in passes of (\d+) images")
+MEMORY = re.compile(r"# Memory that preflight counts, bf16: ([\d.]+) GiB in passes of (\d+) images")
 
 
 def test_configs_of_imagenet_say_what_memory_they_need():

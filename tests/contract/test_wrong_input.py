@@ -69,6 +69,11 @@ EARLY = {
     "ratio below 1": train("--sigma0.ratio", "0.9", names="sigma0.ratio"),
     "rollback to nowhere": Mistake(("rollback", "run"), "to"),
     "report of nothing": Mistake(("report",), "run_dir"),
+    "status of nothing": Mistake(("status",), "run_dirs"),
+    "status of no run": Mistake(("status", "{here}"), "{here}: not the folder of a run"),
+    "status of no runs": Mistake(("status", "{here}", "{run}"), "{here}, {run}: not the folders"),
+    "no time between two looks": Mistake(("status", "{here}", "--watch", "0"), "--watch"),
+    "words for another shell": Mistake(("completion", "fish"), "'fish'"),
     "spectrum without runs": Mistake(("spectrum",), "checkpoints"),
     "spectra as a PDF": Mistake(("spectrum", "run", "--out", "spectra.pdf"), "--out"),
     "steps 0": train("--steps", "0", names="steps"),
@@ -231,6 +236,9 @@ def test_help_and_mistakes_of_configs_need_no_torch(tmp_path):
     """All in one process: the first that imports torch is named."""
     inputs = [(f"help of {verb}", [verb, "--help"], {}) for verb in ("train", "sample", "bench")]
     inputs += [("help", ["--help"], {}), ("no arguments", [], {}), ("version", ["--version"], {})]
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("steps: 3\n")
+    inputs.append(("status", ["status", str(tmp_path / "begun")], {}))
     for number, (name, mistake) in enumerate(EARLY.items()):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -330,7 +330,7 @@ def test_bench_finds_forms_that_a_run_takes(lean, tmp_path, capsys):
     assert chosen["discriminator"]["blocks.0.conv2"] in ("plain", "strided")
     chosen["generator"] |= {f"blocks.{block}.conv1": "interleaved" for block in range(3)}
     table.write_text(json.dumps(chosen))
-    counting = [*arguments, "--count-only", "--speed.forms", str(table)]
+    counting = [*arguments, "--count_only", "--speed.forms", str(table)]
     assert main(counting) == 0
     interleaved = json.loads(capsys.readouterr().out)
     chosen["generator"] |= {f"blocks.{block}.conv1": "plain" for block in range(3)}
@@ -351,7 +351,7 @@ def test_bench_finds_forms_that_a_run_takes(lean, tmp_path, capsys):
 
 def test_bench_counts_and_compares_with_what_was_counted(lean, tmp_path, capsys):
     passes = [f"--{side}.microbatch=4" for side in ("generator", "discriminator")]
-    arguments = ["bench", "--config", str(lean), "--count-only", *passes]
+    arguments = ["bench", "--config", str(lean), "--count_only", *passes]
     assert main([*arguments, "--json", str(tmp_path / "old.json")]) == 0
     (old,) = json.loads((tmp_path / "old.json").read_text())
     assert json.loads(capsys.readouterr().out) == old

@@ -106,11 +106,11 @@ def test_a_sweep_that_was_stopped_goes_on(generator, evaluation, tmp_path, monke
     scored = []
     scores = Evaluation.scores
 
-    def stopping(self, images):
+    def stopping(self, images, advance):
         if len(scored) == 2:
             raise KeyboardInterrupt
         scored.append(images)
-        return scores(self, images)
+        return scores(self, images, advance)
 
     monkeypatch.setattr(Evaluation, "scores", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +120,10 @@ def test_a_sweep_that_was_stopped_goes_on(generator, evaluation, tmp_path, monke
     monkeypatch.setattr(Evaluation, "scores", scores)
     drawn = []
     monkeypatch.setattr(Evaluation, "scores", lambda *args: drawn.append(1) or scores(*args))
-    assert sweep(generator, evaluation)(tmp_path / "part", ALONE) == whole
+    counts = []
+    again = sweep(generator, evaluation)(tmp_path / "part", ALONE, advance=counts.append)
+    assert again == whole
+    assert (counts[0], sum(counts)) == (2 * 30, 3 * 30)  # two points were there
     assert len(drawn) == 1
     said = []
     sweep(generator, evaluation)(tmp_path / "said", ALONE, said.append)
