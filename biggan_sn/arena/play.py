@@ -52,7 +52,7 @@ def play(config: Config, folder: Path) -> bool:
 def play_images(config: Config, folder: Path) -> Result | None:
     """A run as `train` plays it, in this folder; None if it was told to stop before its end."""
     lost = -1
-    with joined(config.timeout) as world:
+    with joined(config.timeout) as world, world.holding(folder):
         trainer = Trainer(config, folder, world)
         try:
             if not trainer.run():
