@@ -110,20 +110,20 @@ def completed(script, *words):
     command = ["bash", "--norc", "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    return set(done.stdout.split())
+    return sorted(set(done.stdout.split()))
 
 
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["eval"], {"evaluate"}),
-        ([""], set(VERBS)),
-        (["rollback", "--t"], {"--to"}),
-        (["train", "--data.pa"], {"--data.path"}),
-        (["train", "--data.flip", "t"], {"true"}),
-        (["train", "--config", "configs/digits32_sn"], {"configs/digits32_sngan.yaml"}),
-        (["status", "config"], {"configs"}),
-        (["completion", "z"], {"zsh"}),
+        (["eval"], ["evaluate"]),
+        ([""], sorted(VERBS)),
+        (["rollback", "--t"], ["--to"]),
+        (["train", "--data.pa"], ["--data.path"]),
+        (["train", "--data.flip", "t"], ["true"]),
+        (["train", "--config", "configs/digits32_sn"], ["configs/digits32_sngan.yaml"]),
+        (["status", "config"], ["configs"]),
+        (["completion", "z"], ["zsh"]),
     ],
     ids=" ".join,
 )
