@@ -127,7 +127,7 @@ WORDS: dict[str, Words] = {
     "configs": Words(
         (
             "biggan-sn configs list layers/",
-            "biggan-sn configs show digits32_biggan > mine.yaml",
+            "biggan-sn configs show digits32_biggan",
             "biggan-sn configs path",
         ),
         ONLY_LOOKED,
