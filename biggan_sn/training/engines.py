@@ -177,3 +177,4 @@ ENGINES: dict[str, Callable[[nn.Module, PlayerConfig, World], Engine]] = {
     "zero1": partial(Partitioned, stage=1),
     "zero2": partial(Partitioned, stage=2),
 }
+PARTITIONED = ("zero1", "zero2")  # a process has a part of what the others have whole

@@ -38,6 +38,8 @@ def test_who_shares_what_there_is(small_config, monkeypatch, facts, needed, verd
     assert part in found.text
     remedy = "lower generator.microbatch 4 and discriminator.microbatch 2, or say speed.recompute"
     assert (remedy in found.text) == (verdict == FAILS)
+    partitioned = check_tensors(World(engine="zero1"), small_config, facts)
+    assert partitioned.verdict == (NOTE if verdict == FAILS else OK), "ZeRO may fit nevertheless"
     trial = Trial((), {}, 0, needed * 10**9, 1.0, 1, 1.0)
     measured = check_memory(trial, facts)
     assert measured.verdict == (NOTE if verdict == FAILS else OK)
