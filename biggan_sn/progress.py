@@ -15,8 +15,12 @@ LINES_EVERY = 10.0  # seconds, where no terminal shows a bar
 
 
 @contextmanager
-def show_progress(total: int, unit: str = "image") -> Iterator[Advance]:
-    """A bar on a terminal, plain lines in a log."""
+def show_progress(total: int, unit: str = "image", shown: bool = True) -> Iterator[Advance]:
+    """A bar on a terminal, plain lines in a log; neither where there is nothing to do, or where
+    another process shows it."""
+    if not shown or not total:
+        yield lambda count: None
+        return
     if sys.stderr.isatty():
         with tqdm(total=total, unit=unit) as bar:
             yield bar.update

@@ -22,6 +22,7 @@ from biggan_sn.config import Config
 from biggan_sn.data.loader import Batch
 from biggan_sn.files import write_whole
 from biggan_sn.nn.precision import chosen
+from biggan_sn.progress import Advance
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build
 from biggan_sn.training.environment import describe
@@ -72,6 +73,7 @@ def compare(
     check_norms: bool = False,
     mode: str = "step",
     profile: Path | None = None,
+    advance: Advance = lambda count: None,
 ) -> list[dict[str, object]]:
     """Times a step of every config, or what else of it PLAYS has, `rounds` times `steps` of each in
     turn, on random images.
@@ -80,16 +82,19 @@ def compare(
     per config; `speedup` is the first one's seconds over its own, the median over the rounds.
     With `check_norms` also `norm_error`: after each round, how far from 1 the norm of any weight
     was; the median over the rounds, and the most. With `profile` the operations of one more round
-    of the first config go to that file, those that took longest above.
+    of the first config go to that file, those that took longest above. `advance` is called with the
+    number of steps since the last call; there are WARM_UP and `rounds` times `steps` of each.
     """
     contenders = [_enter(config, world, mode) for config in configs]
     for contender in contenders:
         contender.play(WARM_UP)
+        advance(WARM_UP)
         contender.wall.clear()
         contender.processor.clear()
     for number in range(rounds):
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
             contender.play(steps)
+            advance(steps)
             if check_norms:
                 world.pulse.at(contender.number, "checking norms")
                 contender.norm_errors.append(worst_norm_error(contender.step))

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from biggan_sn.cli.common import config_of, ranks
 from biggan_sn.config import Config
 from biggan_sn.files import write_whole
+from biggan_sn.progress import show_progress
 from biggan_sn.tables import lookup
 
 
@@ -28,7 +29,6 @@ def declare(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--count_only",
-        "--count-only",
         action="store_true",
         help="time nothing: parameters, FLOPs, bytes and launches of a step, which need no memory",
     )
@@ -137,10 +137,12 @@ def _count(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, A
 
 
 def _time(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, Any]]:
-    from biggan_sn.bench.compare import compare
+    from biggan_sn.bench.compare import WARM_UP, compare
     from biggan_sn.training.world import joined
 
-    with joined(max(config.timeout for config in configs)) as world:
+    steps = len(configs) * (WARM_UP + parsed.rounds * parsed.steps_per_round)
+    timeout = max(config.timeout for config in configs)
+    with joined(timeout) as world, show_progress(steps, "step", shown=world.leads) as advance:
         records = compare(
             configs,
             world,
@@ -149,6 +151,7 @@ def _time(configs: Sequence[Config], parsed: Namespace) -> Iterator[dict[str, An
             check_norms=parsed.check_norms,
             mode=parsed.mode,
             profile=Path(parsed.profile) if parsed.profile and world.leads else None,
+            advance=advance,
         )
         if world.leads:
             yield from records

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from biggan_sn.progress import show_progress
+
 if TYPE_CHECKING:
     from biggan_sn.evaluation.sampling import Sampling
     from biggan_sn.models.generator import Generator
@@ -58,6 +60,14 @@ def sampling_of(parsed: Namespace, truncation: float | None, mode: str) -> "Samp
     return Sampling(parsed.seed, truncation, mode, parsed.standing_statistics)
 
 
+def renew(generator: "Generator", sampling: "Sampling", shown: bool = True) -> None:
+    """Standing statistics, if they are asked for, with their progress."""
+    from biggan_sn.evaluation.sampling import renew_statistics
+
+    with show_progress(sampling.renewing, shown=shown) as advance:
+        renew_statistics(generator, sampling, advance)
+
+
 def classes_of(parsed: Namespace, generator: "Generator") -> list[int]:
     """The classes to draw.
 
@@ -80,16 +90,15 @@ def check_least(parsed: Namespace, **least: int) -> None:
 
 def sample(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws samples; returns the exit code."""
-    from biggan_sn.evaluation.sampling import draw_classes, find_device, renew_statistics, write
+    from biggan_sn.evaluation.sampling import draw_classes, find_device, write
     from biggan_sn.models.loading import load_generator, use_statistics
-    from biggan_sn.progress import show_progress
 
     check_least(parsed, per_class=1)
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
     generator, state = load_generator(parsed.checkpoint, find_device(parsed.device))
     classes = classes_of(parsed, generator)
     use_statistics(generator, state, parsed.truncation, parsed.mode)
-    renew_statistics(generator, sampling)
+    renew(generator, sampling)
     with show_progress(len(classes) * parsed.per_class) as advance:
         images, labels = draw_classes(generator, classes, parsed.per_class, sampling, advance)
     print(write(images, labels, parsed.out, len(classes)))

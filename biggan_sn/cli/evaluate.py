@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.draw import declare_drawing, declare_truncation, sampling_of
+from biggan_sn.cli.draw import declare_drawing, declare_truncation, renew, sampling_of
 from biggan_sn.config import Config, EvaluationConfig
-from biggan_sn.progress import Advance, show_progress
+from biggan_sn.progress import show_progress
 
 if TYPE_CHECKING:
     from biggan_sn.evaluation.collecting import Crew
@@ -113,7 +113,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         evaluation = Evaluation(config.evaluation, config.data, crew)
         evaluation.check(images.labels, images.size)
         evaluation.prepare()
-        with progress_of(crew, len(images.labels)) as advance:
+        with show_progress(len(images.labels), shown=crew.leads) as advance:
             scores = evaluation.scores(images, advance)
         if scores is None:
             return 0
@@ -131,11 +131,6 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     return 0
 
 
-def progress_of(crew: "Crew", total: int) -> AbstractContextManager[Advance]:
-    """What the first process shows of so many images, and others do not."""
-    return show_progress(total) if crew.leads else nullcontext(lambda count: None)
-
-
 def _refuse(parsed: Namespace, *options: str) -> None:
     """Raises ValueError if one of the options is given that images have no use for."""
     for option in options:
@@ -148,7 +143,6 @@ def _opened(parsed: Namespace, crew: "Crew") -> tuple[Config, "Images", dict[str
     from biggan_sn.checkpoint import find
     from biggan_sn.evaluation.images import Drawn
     from biggan_sn.evaluation.opening import holds_images, open_images
-    from biggan_sn.evaluation.sampling import renew_statistics
     from biggan_sn.models.loading import config_of, load_generator
 
     if holds_images(parsed.checkpoint):
@@ -161,7 +155,7 @@ def _opened(parsed: Namespace, crew: "Crew") -> tuple[Config, "Images", dict[str
     generator, state = load_generator(checkpoint, crew.device)
     config = config_of(checkpoint, state)
     config = replace(config, evaluation=section_of(parsed, config.evaluation))
-    renew_statistics(generator, sampling)
+    renew(generator, sampling, shown=crew.leads)
     samples = Drawn(generator, config.evaluation.samples, sampling, state["classes"])
     about = {"checkpoint": str(checkpoint), "step": state["step"]}
     about |= {"truncation": sampling.truncation, "mode": sampling.mode, "seed": sampling.seed}

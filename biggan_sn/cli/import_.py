@@ -1,7 +1,10 @@
 """The verb `import`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
+from shutil import rmtree
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -9,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from biggan_sn.cli.common import config_of
 from biggan_sn.config import Config
 from biggan_sn.config_io import to_dict
-from biggan_sn.run_folder import CONFIG
+from biggan_sn.run_folder import CHECKPOINTS, CONFIG
 
 PROGRAMS = "the program: biggan_pytorch, pretrained_biggan (TF-Hub's), studiogan or mmgeneration"
 
@@ -39,7 +42,7 @@ def declare(parser: ArgumentParser) -> None:
 def run(parser: ArgumentParser, parsed: Namespace) -> int:
     """Imports; returns the exit code."""
     folder: Path = parsed.run_dir
-    if (folder / CONFIG).exists() or any((folder / "checkpoints").glob("step_*")):
+    if (folder / CONFIG).exists() or any((folder / CHECKPOINTS).glob("step_*")):
         raise ValueError(f"{folder}: holds a run; an import needs a folder of its own")
     config = config_of(parser, parsed)
     from biggan_sn.files import write_whole
@@ -48,10 +51,11 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
 
     options = Options(parsed.bgr, parsed.truncation)
     imported = prepare(parsed.format, parsed.source, config, options)
-    folder.mkdir(parents=True, exist_ok=True)
     stored = yaml.safe_dump(to_dict(imported.config), sort_keys=False)
-    write_whole(folder / CONFIG, stored.encode())
-    for note in imported.save(folder):
+    with _whole_or_not(folder):
+        write_whole(folder / CONFIG, stored.encode())
+        notes = imported.save(folder)
+    for note in notes:
         print(f"{folder}: {note}")
     model, data = imported.config.model, imported.config.data
     print(
@@ -60,3 +64,17 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         f"{quote(str(folder))} --data.path SHARDS"
     )
     return 0
+
+
+@contextmanager
+def _whole_or_not(folder: Path) -> Iterator[None]:
+    """Takes away what was written of a run into a folder that held none, if anything stops it."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        (folder / CONFIG).unlink(missing_ok=True)
+        rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        if not was_there:
+            rmtree(folder, ignore_errors=True)
+        raise

@@ -11,9 +11,11 @@ from biggan_sn.cli.draw import (
     declare_classes,
     declare_drawing,
     declare_truncation,
+    renew,
     sampling_of,
 )
 from biggan_sn.cli.evaluate import declare_extractor, section_of
+from biggan_sn.progress import show_progress
 
 if TYPE_CHECKING:
     from biggan_sn.evaluation.images import Stored
@@ -58,15 +60,15 @@ def interpolate(parser: ArgumentParser, parsed: Namespace) -> int:
     """Draws interpolations; returns the exit code."""
     check_least(parsed, rows=1, steps=2)
     _check_file("--out", parsed.out, ".png")
-    from biggan_sn.evaluation.interpolation import draw_rows, plan_rows
+    from biggan_sn.evaluation.interpolation import count_drawn, draw_rows, plan_rows
     from biggan_sn.evaluation.interpolation import interpolate as draw
-    from biggan_sn.evaluation.sampling import renew_statistics
 
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
     generator, classes, state = _open_generator(parsed)
     ends = plan_rows(parsed.between, classes, parsed.rows or len(classes))
-    renew_statistics(generator, sampling)
-    images = draw(generator, ends, parsed.steps, classes, sampling)
+    renew(generator, sampling)
+    with show_progress(count_drawn(ends, parsed.steps, classes)) as advance:
+        images = draw(generator, ends, parsed.steps, classes, sampling, advance)
     _save(draw_rows(images, ends, _titles(_names(generator, state))), parsed.out)
     return 0
 
@@ -79,7 +81,7 @@ def neighbours(parser: ArgumentParser, parsed: Namespace) -> int:
     _check_file("--out", table, ".csv")
     from biggan_sn.evaluation import neighbours as found_by
     from biggan_sn.evaluation.extractors import open_extractor
-    from biggan_sn.evaluation.sampling import draw_classes, find_device, renew_statistics
+    from biggan_sn.evaluation.sampling import draw_classes, find_device
     from biggan_sn.models.loading import config_of
 
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
@@ -88,8 +90,9 @@ def neighbours(parser: ArgumentParser, parsed: Namespace) -> int:
     found_by.check_real(real, generator.resolution, parsed.nearest)
     section = section_of(parsed, config_of(parsed.checkpoint, state).evaluation)
     extractor = open_extractor(section.extractor, section.weights, find_device(parsed.device))
-    renew_statistics(generator, sampling)
-    samples, drawn = draw_classes(generator, classes, parsed.per_class, sampling)
+    renew(generator, sampling)
+    with show_progress(len(classes) * parsed.per_class) as advance:
+        samples, drawn = draw_classes(generator, classes, parsed.per_class, sampling, advance)
     found = found_by.find_neighbours(samples, real, extractor, parsed.nearest)
     labels, names = drawn.tolist(), _names(generator, state)
     numbers = list(range(parsed.per_class)) * len(classes)

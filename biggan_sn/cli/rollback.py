@@ -5,6 +5,8 @@ from shlex import quote
 
 from jsonargparse import ArgumentParser, Namespace
 
+from biggan_sn.run_folder import CHECKPOINTS
+
 
 def declare(parser: ArgumentParser) -> None:
     """Take a run back to an earlier checkpoint, from where it goes on with other random numbers."""
@@ -20,7 +22,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.training.world import World
 
     folder: Path = parsed.run_dir
-    if not (folder / "checkpoints").is_dir():
+    if not (folder / CHECKPOINTS).is_dir():
         raise CheckpointError(f"{folder}: not the folder of a run with checkpoints")
     with World().holding(folder):
         done = roll_back(folder, parsed.to, parsed.reason)

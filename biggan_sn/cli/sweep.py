@@ -15,7 +15,8 @@ from biggan_sn.cli.draw import (
     declare_drawing,
     sampling_of,
 )
-from biggan_sn.cli.evaluate import crew_of, declare_measuring, progress_of, section_of
+from biggan_sn.cli.evaluate import crew_of, declare_measuring, section_of
+from biggan_sn.progress import show_progress
 
 if TYPE_CHECKING:
     from biggan_sn.evaluation.evaluating import Evaluation
@@ -81,7 +82,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
             evaluation=evaluation,
             about=_about(checkpoint, state, evaluation),
         )
-        with progress_of(crew, len(samplings) * sweep.samples) as advance:
+        with show_progress(sweep.images, shown=crew.leads) as advance:
             record = sweep(parsed.out, crew, _say, advance)
         if crew.leads:
             print(*describe(record), parsed.out, sep="\n")

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from biggan_sn.cli.common import check_yaml, config_of, ranks, values_of
 from biggan_sn.config import Config
 from biggan_sn.config_io import changes, to_dict
-from biggan_sn.run_folder import CONFIG
+from biggan_sn.run_folder import CHECKPOINTS, CONFIG
 
 if TYPE_CHECKING:
     from biggan_sn.training.trainer import Trainer
@@ -51,7 +51,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     if not str(parsed.run_dir).strip(" .") or not parsed.run_dir.name:
         raise ValueError(f"--run_dir must name a folder of the run's own, got {str(folder)!r}")
     stored = folder / CONFIG
-    if stored.is_file() and any((folder / "checkpoints").glob("step_*")):
+    if stored.is_file() and any((folder / CHECKPOINTS).glob("step_*")):
         check_yaml(stored)
         before = config_of(parser, parser.parse_args(["--config", str(stored), "--run_dir", "."]))
         if different := changes(before, config):

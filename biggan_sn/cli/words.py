@@ -37,7 +37,7 @@ WORDS: dict[str, Words] = {
             "biggan-sn import weights/BigGAN_I128 runs/i128 --format biggan_pytorch "
             "--config configs/imagenet128_biggan.yaml",
         ),
-        "if {run_dir} was begun, remove it, and import again",
+        f"nothing was written; {AGAIN}",
     ),
     "export": Words(
         (

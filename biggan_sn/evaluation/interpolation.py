@@ -12,6 +12,7 @@ from biggan_sn.data.loader import to_pixels
 from biggan_sn.evaluation.pictures import Block, Pixels, sheet
 from biggan_sn.evaluation.sampling import BATCH, Sampling, draw_classes, images_of, latents_of
 from biggan_sn.models.generator import Generator
+from biggan_sn.progress import Advance
 from biggan_sn.tables import lookup
 
 PARALLEL = 1e-6  # sine of the angle below which two directions count as one, or as opposite
@@ -119,6 +120,7 @@ def interpolate(
     steps: int,
     classes: Sequence[int],
     sampling: Sampling,
+    advance: Advance = lambda count: None,
 ) -> Tensor:
     """Images uint8 [rows, steps, 3, H, W], evenly from one end of each row to the other.
 
@@ -131,9 +133,10 @@ def interpolate(
         steps: images in a row, both ends among them.
         classes: that `ends` were planned with.
         sampling: how.
+        advance: called with the number of images drawn since the last call; `count_drawn` in all.
     """
-    images = _between(generator, ends, steps, sampling)
-    samples = _samples(generator, classes, ends, sampling)
+    images = _between(generator, ends, steps, sampling, advance)
+    samples = _samples(generator, classes, ends, sampling, advance)
     for row, pair in enumerate(ends):
         for place, end in zip((0, -1), pair, strict=True):
             if end.is_sample:
@@ -141,7 +144,19 @@ def interpolate(
     return images
 
 
-def _between(generator: Generator, ends: Sequence[Ends], steps: int, sampling: Sampling) -> Tensor:
+def count_drawn(ends: Sequence[Ends], steps: int, classes: Sequence[int]) -> int:
+    """Images that `interpolate` draws, of which some are not used."""
+    return len(ends) * steps + len(classes) * _of_each_class(ends)
+
+
+def _of_each_class(ends: Sequence[Ends]) -> int:
+    """Samples of a class among which all ends that are samples are."""
+    return 1 + max(end.number for pair in ends for end in pair)
+
+
+def _between(
+    generator: Generator, ends: Sequence[Ends], steps: int, sampling: Sampling, advance: Advance
+) -> Tensor:
     """Images [rows, steps, 3, H, W], all by the mixing copy."""
     part = torch.linspace(0, 1, steps, dtype=torch.float64).repeat(len(ends))
     sides = [torch.tensor(side).repeat_interleave(steps, 0) for side in zip(*ends, strict=True)]
@@ -150,17 +165,24 @@ def _between(generator: Generator, ends: Sequence[Ends], steps: int, sampling: S
     z = great_circle(first, last, part)
     y = torch.lerp(here, there, part[:, None]).to(z.dtype)
     mixed = mixing(generator)
-    drawn = [images_of(mixed, *pair) for pair in zip(z.split(BATCH), y.split(BATCH), strict=True)]
+    drawn = []
+    for pair in zip(z.split(BATCH), y.split(BATCH), strict=True):
+        drawn.append(images_of(mixed, *pair))
+        advance(len(drawn[-1]))
     return to_pixels(torch.cat(drawn)).cpu().unflatten(0, (len(ends), steps))
 
 
 def _samples(
-    generator: Generator, classes: Sequence[int], ends: Sequence[Ends], sampling: Sampling
+    generator: Generator,
+    classes: Sequence[int],
+    ends: Sequence[Ends],
+    sampling: Sampling,
+    advance: Advance,
 ) -> dict[End, Tensor]:
     """The images of all ends that are samples. In batches of another size they might round
     otherwise, so they are drawn as `biggan-sn sample` draws them, though not all are used."""
-    per_class = 1 + max(end.number for pair in ends for end in pair)
-    images, labels = draw_classes(generator, classes, per_class, sampling)
+    per_class = _of_each_class(ends)
+    images, labels = draw_classes(generator, classes, per_class, sampling, advance)
     numbers = torch.arange(per_class).repeat(len(classes))
     named = zip(labels.tolist(), numbers.tolist(), images, strict=True)
     return {End(label, label, number): image for label, number, image in named}

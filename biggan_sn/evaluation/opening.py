@@ -14,6 +14,7 @@ from biggan_sn.data.reader import Pixels, Reader
 from biggan_sn.data.shards import INDEX_NAME, ShardIndex, load_index
 from biggan_sn.data.stores import open_store
 from biggan_sn.evaluation.images import Stored
+from biggan_sn.run_folder import CHECKPOINTS
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 ARRAYS = (("images", "labels"), ("arr_0", "arr_1"))  # ours, and those of guided-diffusion
@@ -45,7 +46,7 @@ def holds_images(path: Path) -> bool:
     """Whether there are images at `path`, as far as names tell; a run's folder holds none."""
     if path.suffix == ".npz":
         return path.is_file()
-    if not path.is_dir() or (path / "checkpoints").is_dir():
+    if not path.is_dir() or (path / CHECKPOINTS).is_dir():
         return False
     return (path / INDEX_NAME).is_file() or next(_pictures(path), None) is not None
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +96,7 @@ def _go_on(task: Task, state: State, part: Path, crew: Crew) -> State:
     latest, saved = state, time.monotonic()
 
     total = len(task.images.labels)
-    progress = show_progress(total) if crew.leads else nullcontext(lambda count: None)
-    with noticed_stops() as stops, progress as advance:
+    with noticed_stops() as stops, show_progress(total, shown=crew.leads) as advance:
         advance(state.done)
 
         def note(state: State) -> None:

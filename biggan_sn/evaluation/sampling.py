@@ -53,6 +53,11 @@ class Sampling:
                 f"standing_statistics must be 0 or more, got {self.standing_statistics}"
             )
 
+    @property
+    def renewing(self) -> int:
+        """Images that `renew_statistics` draws."""
+        return self.standing_statistics * BATCH
+
 
 def find_device(name: str) -> torch.device:
     """The device called `name`; `auto` is a CUDA device if there is one.
@@ -112,8 +117,11 @@ def draw_classes(
     return torch.cat(images), labels
 
 
-def renew_statistics(generator: nn.Module, sampling: Sampling) -> None:
-    """Standing statistics for this truncation, over passes with uniform classes; in place."""
+def renew_statistics(
+    generator: nn.Module, sampling: Sampling, advance: Advance = lambda count: None
+) -> None:
+    """Standing statistics for this truncation, over passes with uniform classes; in place.
+    `advance` is called with the number of images drawn since the last call."""
     latents = _latents(generator, sampling, purpose="standing statistics")
     if not sampling.standing_statistics:
         return
@@ -122,6 +130,7 @@ def renew_statistics(generator: nn.Module, sampling: Sampling) -> None:
             positions = range(number * BATCH, (number + 1) * BATCH)
             z = latents.z(positions, sampling.truncation, sampling.mode)
             images_of(generator, z, latents.y(positions))
+            advance(BATCH)
 
 
 def _latents(generator: nn.Module, sampling: Sampling, purpose: str = "samples") -> Latents:

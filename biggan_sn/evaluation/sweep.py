@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ class Sweep:
         """How many each point is scored by."""
         return self.evaluation.section.samples if self.evaluation else 0
 
+    @property
+    def images(self) -> int:
+        """How many are drawn for the scores of all points, and for their standing statistics."""
+        return sum(map(self._images, self.samplings))
+
+    def _images(self, sampling: Sampling) -> int:
+        return sampling.renewing + self.samples
+
     def __call__(
         self,
         out: Path,
@@ -71,7 +80,7 @@ class Sweep:
     ) -> Mapping[str, Any]:
         """Writes to the folder `out`: sweep.json and sweep.csv with all points, a grid of each, all
         grids in sweep.png, a row for each kind of truncation, and curves.png if there are scores.
-        `say` hears of each point, `advance` of the samples scored, those of points that are there
+        `say` hears of each point, `advance` of the images drawn, those of points that are there
         first. Every process of the crew must call it. Returns the record, on the first process.
 
         Raises:
@@ -82,13 +91,13 @@ class Sweep:
         real = self.evaluation.describe_real() if self.evaluation else {}
         if done:
             _points_of(out, {**self.about, "real": real})  # now that it is known what they are
-        advance(int(sum(there)) * self.samples)
+        advance(sum(map(self._images, compress(self.samplings, there))))
         trained = {name: buffer.clone() for name, buffer in self.generator.named_buffers()}
         for sampling, is_there in zip(self.samplings, there, strict=True):
             if is_there:
                 continue
             self.generator.load_state_dict(trained, strict=False)
-            renew_statistics(self.generator, sampling)
+            renew_statistics(self.generator, sampling, advance)
             point = self._point(sampling, out, crew, advance)
             if crew.leads:
                 done[sampling] = point

@@ -20,6 +20,7 @@ from biggan_sn.interop.formats import EXPORTS, Export
 from biggan_sn.models.card import Card, Standing
 from biggan_sn.models.generator import Generator
 from biggan_sn.models.loading import config_of, load_generator
+from biggan_sn.progress import show_progress
 from biggan_sn.tables import lookup
 from biggan_sn.training.records import SCALARS, read
 
@@ -117,9 +118,11 @@ def _find_statistics(
     names = [f"{norm}.{kind}" for norm in norms for kind in ("running_mean", "running_var")]
     own = {name: buffers[name].clone() for name in names}
     found = {}
-    for each in dict.fromkeys(standing):
-        renew_statistics(generator, Sampling(each.seed, each.truncation, each.mode, each.passes))
-        found[each] = {name: buffers[name].clone() for name in names}
+    samplings = [Sampling(one.seed, one.truncation, one.mode, one.passes) for one in standing]
+    with show_progress(sum(sampling.renewing for sampling in samplings)) as advance:
+        for each, sampling in zip(standing, samplings, strict=True):
+            renew_statistics(generator, sampling, advance)
+            found[each] = {name: buffers[name].clone() for name in names}
     generator.load_state_dict(own, strict=False)
     return found
 

@@ -27,6 +27,7 @@ from biggan_sn.interop.understanding import (
 )
 from biggan_sn.models.zoo import BUILDERS, Network
 from biggan_sn.nn.names import plain_name
+from biggan_sn.run_folder import CHECKPOINTS
 from biggan_sn.tables import lookup
 from biggan_sn.training.build import build, check
 from biggan_sn.training.player import Player
@@ -72,7 +73,7 @@ class Import:
         classes = [str(number) for number in range(config.data.num_classes)]
         position = self.step * config.d_steps * config.batch_size
         state = state_of(config, 1, position, 0, detector.shown(), classes, UNSEEN)
-        Checkpoints(folder / "checkpoints").save(self.step, tensors, state)
+        Checkpoints(folder / CHECKPOINTS).save(self.step, tensors, state)
         return notes
 
 

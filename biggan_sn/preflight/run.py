@@ -25,6 +25,7 @@ from biggan_sn.preflight.scores import check_scores
 from biggan_sn.preflight.source import check_source
 from biggan_sn.preflight.storage import check_folder, check_room, check_shards, most_kept
 from biggan_sn.preflight.trial import Trial, run_trial
+from biggan_sn.run_folder import CHECKPOINTS
 from biggan_sn.training.world import World
 
 LAGGING = 0.1  # part by which a process may be slower than the mean
@@ -104,7 +105,7 @@ def _without_steps(
 
 
 def _goes_on(folder: Path) -> bool:
-    return Checkpoints(folder / "checkpoints").newest() is not None
+    return Checkpoints(folder / CHECKPOINTS).newest() is not None
 
 
 def _with_steps(

@@ -16,6 +16,7 @@ from biggan_sn.data.shards import ShardError
 from biggan_sn.data.stores import open_store
 from biggan_sn.preflight.findings import FAILS, NOTE, OK, Finding, by_value, size
 from biggan_sn.preflight.trial import Trial
+from biggan_sn.run_folder import CHECKPOINTS
 from biggan_sn.training.world import World
 
 SAMPLED = 64  # images that every node reads
@@ -121,7 +122,7 @@ def check_room(world: World, folder: Path, trial: Trial, config: Config) -> Find
     need, free, there = trial.checkpoint * kept, 0, 0
     if world.leads:
         free = shutil.disk_usage(folder).free
-        checkpoints = Checkpoints(folder / "checkpoints").all()
+        checkpoints = Checkpoints(folder / CHECKPOINTS).all()
         there = sum(file.stat().st_size for path in checkpoints for file in path.iterdir())
     free, there = map(int, world.most(free, there))
     text = (

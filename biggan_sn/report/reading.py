@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state
-from biggan_sn.run_folder import CONFIG, JOURNAL, STOPPED, step_of
+from biggan_sn.run_folder import CHECKPOINTS, CONFIG, JOURNAL, STOPPED, step_of
 from biggan_sn.training.environment import ENVIRONMENT
 from biggan_sn.training.records import COLLAPSE, SCALARS, SPECTRA, Record, standing
 
@@ -187,13 +187,13 @@ def _by_name(records: list[Record]) -> dict[str, dict[int, float]]:
 
 def _reached(folder: Path, scalars: dict[str, dict[int, float]]) -> int:
     """The last step that is written down, or that a checkpoint is of."""
-    newest = Checkpoints(folder / "checkpoints").newest()
+    newest = Checkpoints(folder / CHECKPOINTS).newest()
     saved = step_of(newest) if newest else 0
     return max([saved, *(max(values) for values in scalars.values())])
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    newest = Checkpoints(folder / "checkpoints").newest()
+    newest = Checkpoints(folder / CHECKPOINTS).newest()
     try:
         found = load_state(newest).get("classes") if newest else ()
     except CheckpointError:
@@ -203,7 +203,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 def _last_sign(folder: Path) -> float:
     """When the newest of its records was written."""
-    names = (CONFIG, SCALARS, SPECTRA, COLLAPSE, JOURNAL, STOPPED, "checkpoints")
+    names = (CONFIG, SCALARS, SPECTRA, COLLAPSE, JOURNAL, STOPPED, CHECKPOINTS)
     there = [folder / name for name in names if (folder / name).exists()]
     return max(path.stat().st_mtime for path in there)
 

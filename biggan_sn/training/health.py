@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from biggan_sn.checkpoint import BEST, LATEST, CheckpointError, Checkpoints, load_state
+from biggan_sn.run_folder import CHECKPOINTS
 from biggan_sn.training.monitor import worst_layers
 from biggan_sn.training.records import SCALARS, SPECTRA, Record, alarms, read, rollbacks
 
@@ -35,7 +36,7 @@ def report(run: Path) -> Iterator[str]:
 
 
 def _checkpoints(run: Path) -> Iterator[str]:
-    checkpoints = Checkpoints(run / "checkpoints")
+    checkpoints = Checkpoints(run / CHECKPOINTS)
     marks = {
         name: (checkpoints.root / name).resolve()
         for name in (LATEST, BEST)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state, save_state
-from biggan_sn.run_folder import JOURNAL, step_of
+from biggan_sn.run_folder import CHECKPOINTS, JOURNAL, step_of
 from biggan_sn.training import records
 
 ATTEMPTS = "attempts"  # folder of a run where what was given up is kept
@@ -47,7 +47,7 @@ def roll_back(
     Raises:
         CheckpointError: there is no such checkpoint, or one cannot be read.
     """
-    checkpoints = Checkpoints(run / "checkpoints")
+    checkpoints = Checkpoints(run / CHECKPOINTS)
     there = {step_of(path): path for path in checkpoints.all()}
     if step not in there:
         steps = ", ".join(str(known) for known in there) or "none"
@@ -83,7 +83,7 @@ def way_back(run: Path, step: int, since: int) -> int | None:
     Returns:
         The oldest where none is from before, or all came to nothing; None where there is none.
     """
-    there = [step_of(path) for path in Checkpoints(run / "checkpoints").all()]
+    there = [step_of(path) for path in Checkpoints(run / CHECKPOINTS).all()]
     newest = since
     before = [rollback for rollback in records.rollbacks(run) if not rollback["by_hand"]]
     if before and step <= before[-1]["from"]:

@@ -17,6 +17,7 @@ from biggan_sn.evaluation.sampling import Sampling, draw_classes
 from biggan_sn.models.bound import estimate_bound
 from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.precision import chosen
+from biggan_sn.run_folder import CHECKPOINTS
 from biggan_sn.training.heritage import begin
 from biggan_sn.training.launching import VerdictError
 from biggan_sn.training.logs import Logs
@@ -75,7 +76,7 @@ class Trainer:
         self.index = open_dataset(config.data)
         keep = config.checkpoint
         self.checkpoints = Checkpoints(
-            folder / "checkpoints", keep.keep, keep.keep_best, keep.every, keep.keep_spaced
+            folder / CHECKPOINTS, keep.keep, keep.keep_best, keep.every, keep.keep_spaced
         )
         self.scoring = Scoring(config, self.index.classes, world)
         self.stopping = Stopping(folder, world.leads)

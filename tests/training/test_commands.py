@@ -262,12 +262,15 @@ def test_neighbours_finds_copies(run, tmp_path, capsys):
     assert [row["real"] for row in rows[::2]] == [row["real"] for row in rows[1::2]]
 
 
-def test_bench_compares_two_configs_in_one_run(given, capsys):
+def test_bench_compares_two_configs_in_one_run(given, capsys, monkeypatch):
+    monkeypatch.setattr("biggan_sn.progress.LINES_EVERY", 0)
     arguments = ["bench", "--config", str(given), "--rounds", "2", "--steps_per_round", "1"]
     against = "lipschitz.discriminator=[torch_spectral_norm]"
     checked = ["--penalties", "{}", "--check_norms", "true"]
     assert main([*arguments, *checked, "--against", against, "d_steps=1"]) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr()
+    assert "\n10/10 steps, " in printed.err
+    records = [json.loads(line) for line in printed.out.splitlines()]
     assert len(records) == 2
     assert records[0]["speedup"] == 1
     for record in records:

@@ -17,6 +17,7 @@ from biggan_sn.evaluation.interpolation import (
     INTERPOLATIONS,
     ClassMixture,
     End,
+    count_drawn,
     draw_rows,
     great_circle,
     interpolate,
@@ -229,6 +230,15 @@ def test_what_lies_between(generator, between):
         torch.set_default_dtype(torch.float32)
     away = (images[:, 1:].int() - images[:, :-1].int()).abs().amax((2, 3, 4))
     assert (away > 2).all(), "every step changes something"
+
+
+@pytest.mark.parametrize("between", INTERPOLATIONS)
+def test_all_that_is_drawn_is_counted(generator, between):
+    counts = []
+    ends = plan_rows(between, CLASSES, 9)
+    interpolate(generator, ends, 8, CLASSES, Sampling(), counts.append)
+    assert len(counts) > 2, "on the way"
+    assert sum(counts) == count_drawn(ends, 8, CLASSES)
 
 
 def test_the_generator_is_as_it_was(generator):

@@ -95,7 +95,9 @@ def test_standing_statistics_belong_to_the_truncation(generator):
     norms = [m for m in generator.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     trained = [norm.running_var.clone() for norm in norms]
     narrow = Sampling(truncation=0.2, standing_statistics=20)
-    renew_statistics(generator, narrow)
+    counts = []
+    renew_statistics(generator, narrow, counts.append)
+    assert len(counts) == 20 and sum(counts) == narrow.renewing
     first = [norm.running_var.clone() for norm in norms]
     assert all(not torch.equal(a, b) for a, b in zip(trained, first, strict=True))
     renew_statistics(generator, narrow)

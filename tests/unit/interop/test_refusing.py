@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from biggan_sn.checkpoint import Checkpoints
 from biggan_sn.cli import main
 from biggan_sn.config import Config
 from biggan_sn.interop.formats import FORMATS
@@ -244,6 +245,30 @@ def test_a_network_of_no_known_part(left, refused):
     content["state_dict"]["encoder.weight"] = torch.ones(2, 2)
     torch.save(content, path)
     assert "'encoder.weight' is of none of generator." in refused(of=path, form="mmgeneration")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_import_that_is_stopped_leaves_nothing(source, tmp_path, monkeypatch, capsys, there):
+    run = tmp_path / "run"
+    if there:
+        run.mkdir()
+        (run / "notes.txt").write_text("mine")
+    saved = []
+    save = Checkpoints.save
+
+    def stopped(*arguments):
+        saved.append(save(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", stopped)
+    options = ("--format", "biggan_pytorch", "--batch_size", "4")
+    assert main(["import", str(source), str(run), *options]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert len(saved) == 1
+    assert [path.name for path in run.glob("*")] == ["notes.txt"] * there
+    assert run.exists() == there
+    monkeypatch.undo()
+    assert main(["import", str(source), str(run), *options]) == 0
 
 
 def test_help_names_every_format(capsys):
