@@ -58,7 +58,7 @@ class Logs:
         _cut(folder / COLLAPSE, partial(_alarm_step, attempt=attempt), step)
         _cut(folder / JOURNAL, _journal_step, step)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-        self.board.add_custom_scalars(board_layout(spectra))
+        self.board.add_custom_scalars({"the game": GAME} | board_layout(spectra))
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=steps, initial=step, unit="step", disable=not self.terminal, dynamic_ncols=True
@@ -170,6 +170,17 @@ class Logs:
         seconds = (time.monotonic() - since) / max(1, step - first) * (self.steps - step)
         hours, rest = divmod(math.ceil(seconds), 3600)
         return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+# What TensorBoard's custom scalars begin with: charts, and the tags that belong in each.
+GAME: dict[str, tuple[str, list[str]]] = {
+    "losses": ("Multiline", ["^train/[dg]_loss$"]),
+    "logits of D in training": ("Multiline", ["^train/d_(real|fake)$"]),
+    "logits of D, probed": ("Multiline", ["^train/d_on_"]),
+    "FID": ("Multiline", ["^evaluation/fid$"]),
+    "precision and recall": ("Multiline", ["^evaluation/(precision|recall)$"]),
+    "signs of collapse, an alarm at 1": ("Multiline", ["^collapse/"]),
+}
 
 
 def _journal_step(line: str) -> int:

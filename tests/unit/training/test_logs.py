@@ -17,7 +17,7 @@ from biggan_sn.models.bound import LipschitzBound
 from biggan_sn.nn.matrices import as_matrix, named_weights
 from biggan_sn.nn.spectrum import Spectrum
 from biggan_sn.training import records
-from biggan_sn.training.logs import Logs
+from biggan_sn.training.logs import GAME, Logs
 from biggan_sn.training.monitor import MARGIN, Measured, measure, worst_layers
 from biggan_sn.training.pace import Speed
 
@@ -99,12 +99,36 @@ def test_board_has_three_lines_per_layer_and_margins_that_exist(tmp_path):
     lines = charts["G: layer by layer", "0"].multiline.tag
     fitting = [[tag for tag in tags if re.search(line, tag)] for line in lines]
     assert fitting == [["sigma0/G/0"], ["sigma1/G/0"], ["sigma2/G/0"]]
-    assert len(charts) == 2 * 2 + 4 + 1
-    for chart in charts.values():
+    assert len(charts) == len(GAME) + 2 * 2 + 4 + 1
+    for (category, _), chart in charts.items():
         for series in chart.margin.series:
             assert {series.value, series.lower, series.upper} <= set(tags)
-        for line in chart.multiline.tag:
+        for line in chart.multiline.tag if category != "the game" else ():
             assert sum(bool(re.search(line, tag)) for tag in tags) == 1, line
+
+
+def test_board_begins_with_the_game(tmp_path):
+    """As a run names its values; those of a whole one are here."""
+    losses = dict.fromkeys(("d_loss", "g_loss", "d_real", "d_fake"), 1.0)
+    probed = ("d_on_train", "d_on_heldout", "d_on_fake")
+    logs = Logs(tmp_path, 0, 100, {})
+    logs.scalars(10, losses, SPEED, dict.fromkeys((*probed, "d_lr", "diversity"), 1.0))
+    logs.scores(10, {"fid": 9.0, "class_fid": 9.0, "precision": 0.5, "recall": 0.5})
+    logs.signs(10, {"explosion": 0.5, "d_loss": 0.5})
+    logs.close()
+    tags = board(tmp_path).Tags()["scalars"]
+    shown = [
+        {tag for tag in tags if any(re.match(line, tag) for line in lines)}
+        for _, lines in GAME.values()
+    ]
+    assert shown == [
+        {"train/d_loss", "train/g_loss"},
+        {"train/d_real", "train/d_fake"},
+        {f"train/{name}" for name in probed},
+        {"evaluation/fid"},
+        {"evaluation/precision", "evaluation/recall"},
+        {"collapse/explosion", "collapse/d_loss"},
+    ]
 
 
 def test_board_has_margins_table_alarms_and_their_marks(tmp_path):
