@@ -1,6 +1,6 @@
 """`python -m biggan_sn` is the command `biggan-sn`."""
 
-from biggan_sn.cli import main
+from biggan_sn.cli import command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command()

@@ -1,5 +1,6 @@
 """What tests of several rooms share: small shards, a small run, one thread."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def _cache_of_its_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIGGAN_SN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what has been imported is no garbage, and need not be looked through for any
 
 
 def pytest_collection_modifyitems(items):

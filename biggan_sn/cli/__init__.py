@@ -4,13 +4,17 @@ Nothing here imports torch before the arguments are known to be right, so help a
 answer in a fraction of a second.
 """
 
+import atexit
 import os
 import sys
+import threading
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from inspect import cleandoc
 from pathlib import Path
+from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -43,7 +47,22 @@ from biggan_sn.cli.common import (
     with_configs_found,
 )
 from biggan_sn.cli.words import EXIT_CODES, WORDS, Formatter, examples_of
+from biggan_sn.tables import lookup
 from biggan_sn.training.launching import WRONG_INPUT, LostError, VerdictError
+
+
+def command() -> NoReturn:
+    """The process of the command: `main`, and then out at once. To take thousands of modules apart
+    first, as Python would, takes as long as to import a third of them, and is of use to no one."""
+    code = main()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):  # who read along has seen enough
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,10 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser, verbs = parsers()
+    parser, verbs = parsers(arguments[:1])
     if not arguments:
         parser.print_help()
         return 0
+    if not arguments[0].startswith("-"):
+        lookup(VERBS, arguments[0], "verb")
     arguments = with_configs_found(train.with_config_of_run(arguments))
     for path in values_of("--config", arguments):
         check_yaml(Path(path))
@@ -89,8 +110,11 @@ def _run(arguments: list[str]) -> int:
         raise
 
 
-def parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The parser of the command, and those of its verbs by name."""
+def parsers(
+    needed: Collection[str] | None = None,
+) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The parser of the command, and those of its verbs by name. Where not all verbs are needed,
+    the others have no options: to declare every field of a config takes a while."""
     parser = ArgumentParser(
         prog="biggan-sn",
         description="Trains class-conditional GANs and keeps their spectra in sight.",
@@ -111,7 +135,8 @@ def parsers() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             exit_on_error=False,
             allow_abbrev=False,
         )
-        declare(verbs[name])
+        if needed is None or name in needed:
+            declare(verbs[name])
         commands.add_subcommand(name, verbs[name], help=about.splitlines()[0])
     return parser, verbs
 

@@ -1,8 +1,11 @@
 """What the verbs share: options and YAML to a config, processes, complaints."""
 
+import gc
 import os
 import sys
 from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +18,17 @@ from biggan_sn.models.plan import discriminator_stages, generator_stages
 from biggan_sn.shipped import config_file
 
 COLLAPSED, INTERRUPTED = 4, 130  # exit codes; 1 is that of a fault of ours
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """No search for garbage meanwhile: in modules that are being imported there is none to find,
+    and it takes a fifth of the time that a run takes to its first step."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def complain(error: Exception) -> None:

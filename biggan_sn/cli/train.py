@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from biggan_sn.cli.common import check_yaml, config_of, ranks, values_of
+from biggan_sn.cli.common import check_yaml, config_of, quick_imports, ranks, values_of
 from biggan_sn.config import Config
 from biggan_sn.config_io import changes, to_dict
 from biggan_sn.run_folder import CHECKPOINTS, CONFIG
@@ -59,18 +59,20 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
                 f"{folder} holds a run with another config ({'; '.join(different)}); to go on "
                 "with it leave out --config and these options, a new run needs another --run_dir"
             )
-    from biggan_sn.training.build import check
-    from biggan_sn.training.world import joined
+    with quick_imports():
+        from biggan_sn.training.build import check
+        from biggan_sn.training.world import joined
 
-    check(config, ranks())
+        check(config, ranks())
     with joined(config.timeout) as world:
         return _train(config, folder, world)
 
 
 def _train(config: Config, folder: Path, world: "World") -> int:
-    from biggan_sn.files import write_whole
-    from biggan_sn.training import environment
-    from biggan_sn.training.trainer import Trainer
+    with quick_imports():
+        from biggan_sn.files import write_whole
+        from biggan_sn.training import environment
+        from biggan_sn.training.trainer import Trainer
 
     trainer = Trainer(config, folder, world)
     made_with = environment.describe(world)

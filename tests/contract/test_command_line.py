@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,34 @@ def test_without_shtab_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr("biggan_sn.cli.completion.find_spec", lambda name: None)
     assert main(["completion", "bash"]) == WRONG_INPUT
     assert "pip install 'biggan_sn[completion]'" in capsys.readouterr().err
+
+
+LAST_WORDS = """
+import atexit, threading, time
+from biggan_sn import cli
+
+def main():
+    threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+    atexit.register(print, "what was left to the end")
+    print("the verb")
+    return 7
+
+cli.main = main
+cli.command()
+"""
+
+
+def test_the_process_says_all_before_it_ends():
+    """Though it does not end as Python would have it."""
+    line = (sys.executable, "-c", LAST_WORDS)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = ["the verb", "a thread", "what was left to the end"]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (7, said, "")
+
+
+def test_who_reads_only_the_beginning_hears_no_complaint():
+    line = (sys.executable, "-m", "biggan_sn", "configs", "path")
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+        job.stdout.close()
+        assert job.stderr.read() == b""
+    assert job.returncode == 0
