@@ -1,5 +1,6 @@
 """What the command says of itself is so: examples, exit codes, completion, what Ctrl-C leaves."""
 
+import os
 import re
 import shlex
 import shutil
@@ -172,7 +173,9 @@ def test_the_process_says_all_before_it_ends():
 
 def test_who_reads_only_the_beginning_hears_no_complaint():
     line = (sys.executable, "-m", "biggan_sn", "configs", "path")
-    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(line, cwd=ROOT, env=buffered, **pipes) as job:
         job.stdout.close()
         assert job.stderr.read() == b""
     assert job.returncode == 0
