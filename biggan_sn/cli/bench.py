@@ -45,6 +45,12 @@ def declare(parser: ArgumentParser) -> None:
         help="file that --json wrote before: print also, for each number there and here, how many "
         "times the old one the new one is",
     )
+    _declare_rounds(parser)
+    parser.add_class_arguments(Config)
+
+
+def _declare_rounds(parser: ArgumentParser) -> None:
+    """The options of what is timed."""
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each timed")
     parser.add_argument("--steps_per_round", type=int, default=5, help="steps of each round")
     parser.add_argument("--images_per_round", type=int, default=4096, help="images read in each")
@@ -61,7 +67,6 @@ def declare(parser: ArgumentParser) -> None:
         default=False,
         help="true: print also how far from 1 the norms of weights were, by full decompositions",
     )
-    parser.add_class_arguments(Config)
 
 
 def run(parser: ArgumentParser, parsed: Namespace) -> int:

@@ -50,18 +50,7 @@ class Generator(nn.Module):
         self.resolution = stages[-1].resolution
         self.deep = deep
         self.chunks = len(stages) + 1 if hierarchical_z else 1
-        if hierarchical_z and not shared_dim:
-            raise ValueError("model.hierarchical_z needs model.shared_dim above 0")
-        if deep and (hierarchical_z or not shared_dim):
-            raise ValueError(
-                "model: every block of a deep G sees all of z and a shared embedding: "
-                "model.hierarchical_z must be false, and model.shared_dim above 0"
-            )
-        if z_dim % self.chunks:
-            raise ValueError(
-                f"model.z_dim {z_dim} cannot be cut in {self.chunks} equal chunks; "
-                f"{z_dim + -z_dim % self.chunks} can"
-            )
+        _check_latents(z_dim, self.chunks, shared_dim, deep)
         chunk = condition_dim = z_dim // self.chunks
         make_map: Callable[[int], nn.Module] = partial(nn.Embedding, num_classes)
         if shared_dim:
@@ -114,3 +103,17 @@ class Generator(nn.Module):
             found |= {f"blocks.{i}.{name}": s for name, s in block.sides(side).items()}
             side *= 2 if block.doubles else 1
         return found
+
+
+def _check_latents(z_dim: int, chunks: int, shared_dim: int, deep: bool) -> None:
+    """Raises ValueError as `Generator` says."""
+    if chunks > 1 and not shared_dim:
+        raise ValueError("model.hierarchical_z needs model.shared_dim above 0")
+    if deep and (chunks > 1 or not shared_dim):
+        raise ValueError(
+            "model: every block of a deep G sees all of z and a shared embedding: "
+            "model.hierarchical_z must be false, and model.shared_dim above 0"
+        )
+    if z_dim % chunks:
+        could = z_dim + -z_dim % chunks
+        raise ValueError(f"model.z_dim {z_dim} cannot be cut in {chunks} equal chunks; {could} can")

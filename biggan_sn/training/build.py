@@ -15,7 +15,7 @@ from biggan_sn.evaluation.metrics import METRICS
 from biggan_sn.losses.consistency import Consistency
 from biggan_sn.losses.feature_matching import FeatureMatching
 from biggan_sn.losses.lecam import LeCam
-from biggan_sn.losses.objectives import Shared, build_objective
+from biggan_sn.losses.objectives import Objective, Shared, build_objective
 from biggan_sn.losses.penalties import PenaltyOnD, build_penalty
 from biggan_sn.losses.regularizers import build_regularizer
 from biggan_sn.losses.regularizers import rows_of as regularizer_rows
@@ -165,16 +165,8 @@ def build(
     config: Config, world: World, attempt: int = 0, make: MakeNetworks = fresh_networks
 ) -> GANStep:
     """The two players with fresh weights, alike on all processes, and all that moves them in an
-    attempt. `make` gives G and D.
-
-    Raises:
-        ValueError: the config asks for something that cannot be.
-    """
-    generator, discriminator = _constrained(config, world, make)
-    average = EMA(generator, config.ema.decay, config.ema.start)  # on its own from here
-    for network in (generator, discriminator):
-        images = [config.microbatch(side, world.ranks) for side in BUILDERS]
-        share_statistics(network, images, config.model.norm_batch, world.ranks)
+    attempt. `make` gives G and D. Raises ValueError if the config asks for what cannot be."""
+    generator, discriminator, average = _networks(config, world, make)
     # Before all that keeps the weights at hand: an engine may move them.
     g = _player(config, "generator", generator, world)
     d = _player(config, "discriminator", discriminator, world)
@@ -189,9 +181,7 @@ def build(
         g_constraint=g_constraint,
         d_constraint=d_constraint,
         ema=average,
-        objective=build_objective(
-            config.objective, config.real_label, config.fgan_saturating, shared
-        ),
+        objective=_objective(config, shared),
         penalty=_penalty(config),
         penalty_every=config.penalty_every,
         g_regularizer=_regularizer(config, "generator", g_constraint),
@@ -211,6 +201,16 @@ def build(
         device=world.device,
         let_go=let_go if config.speed.cuda_graphs else None,
     )
+
+
+def _networks(config: Config, world: World, make: MakeNetworks) -> tuple[Network, Network, EMA]:
+    """G and D as they are to be trained, and the average of G, which has statistics of its own."""
+    generator, discriminator = _constrained(config, world, make)
+    average = EMA(generator, config.ema.decay, config.ema.start)
+    for network in (generator, discriminator):
+        images = [config.microbatch(side, world.ranks) for side in BUILDERS]
+        share_statistics(network, images, config.model.norm_batch, world.ranks)
+    return generator, discriminator, average
 
 
 def _constrained(config: Config, world: World, make: MakeNetworks) -> tuple[Network, Network]:
@@ -266,6 +266,10 @@ def _player(config: Config, side: str, network: Network, world: World) -> Player
         world,
         scaled=PRECISIONS[chosen(config.precision, world.device)].scaled,
     )
+
+
+def _objective(config: Config, shared: Shared) -> Objective:
+    return build_objective(config.objective, config.real_label, config.fgan_saturating, shared)
 
 
 def _penalty(config: Config) -> PenaltyOnD:
