@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from biggan_sn.evaluation.charts import COLOURS, STYLES
 from biggan_sn.report.markup import NOTHING, Html, element, join, text
@@ -13,7 +14,22 @@ WIDTH, HEIGHT = 380, 230  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 370, 18, 186  # of what its axes enclose
 MOST = 500  # points of a line
 
+LETTER = 5.4  # width of one in a label, about
+# Where the label of a spot may stand, best first: right of it, below it, and where it is anchored.
+SIDES = tuple(
+    (right, down, anchor) for right, anchor in ((9, "start"), (-9, "end")) for down in (-7, 4, 15)
+)
+
 Point = tuple[float, float]
+
+
+class Box(NamedTuple):
+    """A part of the picture; y grows downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True)
@@ -102,8 +118,7 @@ def draw(chart: Chart) -> Html:
         _axes(chart, across, up),
         join(_mark(mark, across) for mark in chart.marks),
         join(_line(number, line, across, up) for number, line in enumerate(chart.lines)),
-        # The best are drawn last, so that nothing lies on top of them.
-        join(_spot(spot, across, up) for spot in sorted(chart.spots, key=lambda spot: spot.best)),
+        join(_spots(chart, across, up)),
     ]
     # No title inside: browsers would show it over the readout.
     about = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": _described(chart)}
@@ -168,7 +183,7 @@ def _axes(chart: Chart, across: Scale, up: Scale) -> Html:
     parts.append(_stroke(LEFT, BOTTOM, RIGHT, BOTTOM, "axis"))
     parts.append(_label((LEFT + RIGHT) / 2, BOTTOM + 35, chart.across, kind="name"))
     notes = [chart.up, "log scale" if up.logarithmic else ""]
-    parts.append(_label(LEFT, TOP - 6, ", ".join(filter(None, notes)), "start", "name"))
+    parts.append(_label(2, TOP - 8, ", ".join(filter(None, notes)), "start", "name"))
     return element("g", join(parts), {"class": "axes", "aria-hidden": "true"})
 
 
@@ -215,16 +230,49 @@ def _mark(mark: Mark, across: Scale) -> Html:
     return element("g", inside, {"class": mark.kind, "data-step": f"{mark.step:.15g}"})
 
 
-def _spot(spot: Spot, across: Scale, up: Scale) -> Html:
-    x, y = _x(spot.place[0], across), _y(spot.place[1], up)
+def _spots(chart: Chart, across: Scale, up: Scale) -> list[Html]:
+    """The best find room for their labels first, and are drawn last: nothing lies on them."""
+    spots = sorted(chart.spots, key=lambda spot: not spot.best)
+    places = [(_x(spot.place[0], across), _y(spot.place[1], up)) for spot in spots]
+    taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    taken.append(_extent(2, TOP - 8, chart.up, "start"))
+    drawn = []
+    for spot, (x, y) in zip(spots, places, strict=True):
+        sides = [(x + right, y + down, anchor) for right, down, anchor in SIDES]
+        free = [side for side in sides if _is_free(_extent(*side[:2], spot.label, side[2]), taken)]
+        where = (free or sides)[0]
+        taken.append(_extent(*where[:2], spot.label, where[2]))
+        drawn.append(_spot(spot, (x, y), _label(*where[:2], spot.label, where[2])))
+    return drawn[::-1]
+
+
+def _extent(x: float, y: float, words: str, anchor: str) -> Box:
+    """About what a label covers."""
+    width = LETTER * len(words)
+    left = x - width if anchor == "end" else x
+    return Box(left, y - 9, left + width, y + 2)
+
+
+def _is_free(box: Box, taken: Iterable[Box]) -> bool:
+    """Whether it lies in the picture, and on nothing that is there."""
+    inside = box.left >= LEFT and box.right <= WIDTH and box.bottom <= BOTTOM
+    return inside and not any(
+        box.left < other.right
+        and other.left < box.right
+        and box.top < other.bottom
+        and other.top < box.bottom
+        for other in taken
+    )
+
+
+def _spot(spot: Spot, place: Point, label: Html) -> Html:
     kind = "spot best" if spot.best else "spot"
     circle = element(
-        "circle", NOTHING, {"cx": f"{x:.2f}", "cy": f"{y:.2f}", "r": 6 if spot.best else 4}
+        "circle",
+        NOTHING,
+        {"cx": f"{place[0]:.2f}", "cy": f"{place[1]:.2f}", "r": 6 if spot.best else 4},
     )
-    far = x > RIGHT - 60  # there is no room on its right
-    above, side, anchor = (-17 if spot.best else 7), (-9 if far else 9), ("end" if far else "start")
-    beside = _label(x + side, y - above, spot.label, anchor)
-    inside = join([element("title", text(spot.why)), circle, beside])
+    inside = join([element("title", text(spot.why)), circle, label])
     return element("a", inside, {"href": spot.link, "class": kind, "aria-label": spot.why})
 
 

@@ -11,10 +11,13 @@ from biggan_sn.report.curves import (
     MOST,
     RIGHT,
     TOP,
+    Box,
     Chart,
     Line,
     Mark,
     Spot,
+    _extent,
+    _is_free,
     draw,
     path_of,
     thinned,
@@ -198,3 +201,18 @@ def test_spots_lie_on_their_places_and_lead_somewhere():
     assert first.one("text").text == "0.4"
     assert last.one("text")["text-anchor"] == "end", "there is no room on its right"
     assert figure.one(class_="plot")["tabindex"] == "", "its spots are links by themselves"
+
+
+def test_labels_of_spots_lie_on_nothing():
+    """As those of a sweep, which crowd where truncation is much."""
+    places = {"0.1": (9.511, 81), "0.4 best IS": (9.511, 59), "0.7": (9.5108, 45), "1": (9.506, 37)}
+    spots = [Spot(place, name, "", "#", "best" in name) for name, place in places.items()]
+    lines = [Line("resample", list(places.values()))]
+    figure = parsed(draw(Chart("FID over IS", lines, "IS", "FID", spots=spots)))
+    shown = [a.one("text") for a in figure.all("a")]
+    boxes = [_extent(float(t["x"]), float(t["y"]), t.text, t["text-anchor"]) for t in shown]
+    for circle in (a.one("circle") for a in figure.all("a")):
+        x, y, r = (float(circle[name]) for name in ("cx", "cy", "r"))
+        boxes.append(Box(x - r, y - r, x + r, y + r))
+    for box in boxes[: len(shown)]:
+        assert _is_free(box, [other for other in boxes if other is not box]), box
