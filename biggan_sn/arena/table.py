@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -15,22 +15,11 @@ class Column(NamedTuple):
 
     Args:
         title: above the column.
-        digits: after the point.
+        shown: what was found at the seeds -> what stands in the column.
     """
 
     title: str
-    digits: int
-
-
-COLUMNS: dict[str, Column] = {
-    "modes": Column("modes covered", 1),
-    "quality": Column("high quality", 3),
-    "kl": Column("KL", 3),
-    "fid": Column("FID", 1),
-    "ms_per_step": Column("ms per step", 1),
-    "alarms": Column("alarms", 1),
-    "lost": Column("lost", 0),
-}
+    shown: Callable[[Sequence[float]], str]
 
 
 def lines_of(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -63,7 +52,7 @@ def markdown_of(lines: Sequence[Mapping[str, Any]]) -> str:
         rows = [["method", "seeds", *titles]]
         for method in sorted(methods, key=lambda name: rank(methods[name])):
             seeds = methods[method]
-            rows.append([method, str(len(seeds)), *(_shown(seeds, name) for name in COLUMNS)])
+            rows.append([method, str(len(seeds)), *_row(seeds)])
         rows.insert(1, ["---"] * len(rows[0]))
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         parts.append(f"## {game}, {played[0]['steps']} steps\n\n{table}\n")
@@ -89,11 +78,31 @@ def rank(seeds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return (-mean(modes) if modes else math.inf, mean(divergence) if divergence else math.inf)
 
 
-def _shown(seeds: Sequence[Mapping[str, Any]], name: str) -> str:
-    if name == "lost":
-        return str(sum(seed["lost"] >= 0 for seed in seeds))
-    values, digits = values_of(seeds, name), COLUMNS[name].digits
-    if not values:
-        return ""
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}"
+def _row(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [column.shown(values_of(seeds, name)) for name, column in COLUMNS.items()]
+
+
+def _mean(digits: int) -> Callable[[Sequence[float]], str]:
+    """Mean and standard deviation, with so many digits after the point."""
+
+    def shown(values: Sequence[float]) -> str:
+        spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{mean(values):.{digits}f}{spread}" if values else ""
+
+    return shown
+
+
+def _how_many(steps: Sequence[float]) -> str:
+    """Of the seeds, those that were lost at some step; -1 stands for none."""
+    return str(sum(step >= 0 for step in steps))
+
+
+COLUMNS: dict[str, Column] = {
+    "modes": Column("modes covered", _mean(1)),
+    "quality": Column("high quality", _mean(3)),
+    "kl": Column("KL", _mean(3)),
+    "fid": Column("FID", _mean(1)),
+    "ms_per_step": Column("ms per step", _mean(1)),
+    "alarms": Column("alarms", _mean(1)),
+    "lost": Column("lost", _how_many),
+}

@@ -146,7 +146,7 @@ def _record(contender: Contender, first: Contender, world: World, mode: str) -> 
         **({"norm_error": [statistics.median(errors), max(errors)]} if errors else {}),
         **_utilization(config, world, mode, seconds),
         **(_parts(contender) if PLAYS[mode].divided else {}),
-        **(_control(contender, seconds) if mode == "step" else {}),
+        **(_control(contender, seconds) if PLAYS[mode].whole else {}),
         **memory,
     }
 

@@ -24,11 +24,13 @@ class Play(NamedTuple):
         images: how many images that is good for, over all processes: real ones that D sees, in a
             whole step or an update of D, or those that G makes.
         divided: whether it has phases that are worth telling apart.
+        whole: whether it is all of a step, of which the control of spectra takes its share.
     """
 
     ready: Callable[[GANStep], Played]
     images: Callable[[Config], int]
     divided: bool = False
+    whole: bool = False
 
 
 def _samples(step: GANStep) -> Played:
@@ -79,7 +81,7 @@ def _no_gradient(network: nn.Module) -> Tensor:
 
 
 PLAYS: dict[str, Play] = {
-    "step": Play(lambda step: step, lambda config: config.d_steps * config.batch_size, True),
+    "step": Play(lambda step: step, lambda config: config.d_steps * config.batch_size, True, True),
     "d": Play(
         lambda step: lambda number, reals: step.update_discriminator(number, 0, reals, Means()),
         lambda config: config.batch_size,
