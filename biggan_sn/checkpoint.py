@@ -182,7 +182,9 @@ def find(path: Path) -> Path:
     for root in (path, path / CHECKPOINTS):
         if newest := Checkpoints(root).newest():
             return newest
-    raise CheckpointError(f"{path}: no checkpoint there, nor in its folder checkpoints/")
+    others = ", ".join(one.name for one in Checkpoints(path.parent).all())
+    beside = f"; beside it are {others}" if others else ""
+    raise CheckpointError(f"{path}: no checkpoint there, nor in its folder checkpoints/{beside}")
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--extractor",
         default="inception",
         help="inception (default), dinov2_vits14, dinov2_vitb14, dinov2_vitl14, "
-        "dinov2_vitg14, digits or stacked_digits",
+        "dinov2_vitg14, digits, stacked_digits or thumbnails",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of the extractor")
     parser.add_argument("--resolution", type=int, help="of the images; default what they have")
@@ -74,6 +74,7 @@ def _run(parsed: argparse.Namespace) -> int:
         kept=parsed.features,
         batch=parsed.batch,
     )
+    task.extractor.check_size(resolution, resolution)
     make_statistics(task, parsed.out, Alone(device))
     print(
         f"{parsed.out}: mean and covariance of {len(index)} images, features of "

@@ -42,6 +42,10 @@ def pytest_collection_finish():
     gc.freeze()  # what has been imported is no garbage, and need not be looked through for any
 
 
+def pytest_unconfigure():
+    gc.unfreeze()  # or libraries complain at the end that it is still there
+
+
 def pytest_collection_modifyitems(items):
     # Long files first, so that no worker ends long after the others. run.sh keeps files whole.
     rooms = ("slurm", "training", "reference")

@@ -18,8 +18,9 @@ from biggan_sn.models.latent import Latents
 from biggan_sn.models.points import build_point_players
 from biggan_sn.training.build import build
 from biggan_sn.training.records import SCALARS, alarms, append, read
+from biggan_sn.training.rollback import CollapseError
 from biggan_sn.training.step import GANStep
-from biggan_sn.training.trainer import CollapseError, Trainer
+from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.watch import Watch
 from biggan_sn.training.world import World, joined
 

@@ -55,8 +55,8 @@ def declare_extractor(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         default=None,
-        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14, digits or "
-        "stacked_digits; "
+        help="inception, dinov2_vits14, dinov2_vitb14, dinov2_vitl14, dinov2_vitg14, digits, "
+        "stacked_digits or thumbnails, which compares mean colours and needs no download; "
         f"{AS_IN_RUN}",
     )
     parser.add_argument("--weights", default=None, help=f"file of its weights; {AS_IN_RUN}")

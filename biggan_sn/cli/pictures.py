@@ -90,6 +90,7 @@ def neighbours(parser: ArgumentParser, parsed: Namespace) -> int:
     found_by.check_real(real, generator.resolution, parsed.nearest)
     section = section_of(parsed, config_of(parsed.checkpoint, state).evaluation)
     extractor = open_extractor(section.extractor, section.weights, find_device(parsed.device))
+    extractor.check_size(*real.size)
     renew(generator, sampling)
     with show_progress(len(classes) * parsed.per_class) as advance:
         samples, drawn = draw_classes(generator, classes, parsed.per_class, sampling, advance)

@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.cli.common import config_of, ranks
+from biggan_sn.cli.status import span
 from biggan_sn.config import Config
 
 LONGEST = 120.0  # seconds that one check may take
@@ -51,6 +52,6 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
 def _told(forecast: dict[str, float]) -> str:
     return (
         "forecast: {seconds_per_step:.3g} s per step, {images_per_second:.3g} images/s; the run "
-        "takes {hours:.3g} hours (without evaluations), {disk_gigabytes:.3g} GB of checkpoints and "
-        "{peak_memory_gigabytes:.3g} GB of memory".format(**forecast)
-    )
+        "takes {length} (without evaluations), {disk_gigabytes:.3g} GB of checkpoints and "
+        "{peak_memory_gigabytes:.3g} GB of memory"
+    ).format(length=span(3600 * forecast["hours"]), **forecast)

@@ -64,6 +64,11 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         from biggan_sn.training.world import joined
 
         check(config, ranks())
+    if not (stored.is_file() or config.data.path):
+        raise ValueError(
+            f"{folder} holds no run to go on with, and data.path is empty: a new run needs the "
+            "folder of its shards, from --config or --data.path"
+        )
     with joined(config.timeout) as world:
         return _train(config, folder, world)
 
@@ -77,15 +82,19 @@ def _train(config: Config, folder: Path, world: "World") -> int:
     trainer = Trainer(config, folder, world)
     made_with = environment.describe(world)
     with world.holding(folder):
+        trainer.catch_up()
         if world.leads:
             stored = yaml.safe_dump(to_dict(config), sort_keys=False)
             write_whole(folder / CONFIG, stored.encode())
             environment.write(folder, made_with)
         finished = _run_to_the_end(trainer)
     if world.leads:
-        word = "finished" if finished else f"stopped at step {trainer.step}"
-        again = "" if finished else f"; go on with: biggan-sn train --run_dir {quote(str(folder))}"
-        print(f"{folder}: {word}{again}")
+        named = quote(str(folder))
+        if finished:
+            print(f"{folder}: finished; all about it on one page: biggan-sn report {named}")
+        else:
+            again = f"biggan-sn train --run_dir {named}"
+            print(f"{folder}: stopped at step {trainer.step}; go on with: {again}")
     return 0
 
 

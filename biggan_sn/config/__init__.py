@@ -146,8 +146,9 @@ class PlayerConfig:
 
 @dataclass(frozen=True)
 class LrDecayConfig:
-    """How the learning rates of both sides end: along a straight line to 0, as in the recipes of
-    WGAN-GP and SNGAN.
+    """How the learning rates of both sides end: along a straight line to 0.
+
+    As in the recipes of WGAN-GP and SNGAN.
 
     Args:
         start: step from which on they fall.

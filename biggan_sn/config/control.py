@@ -7,8 +7,10 @@ from biggan_sn.config.checks import require, require_positive
 
 @dataclass(frozen=True)
 class SpectrumConfig:
-    """The top singular triplets of every weight of both networks: renewed after each update where
-    a constraint or regularizer reads them, else when the monitor does.
+    """The top singular triplets of every weight of both networks.
+
+    They are renewed after each update where a constraint or regularizer reads them, else when the
+    monitor does.
 
     Args:
         values: how many of each weight, from the largest.
@@ -53,8 +55,10 @@ class LipschitzConfig:
 
 @dataclass(frozen=True)
 class Sigma0Config:
-    """Where the largest singular value of a raw weight is held, by the clamps among the rows of
-    LIPSCHITZ or by the regularizers sigma0 and sigma0_ratio (Brock et al. 2019, section 4.1).
+    """Where the largest singular value of a raw weight is held.
+
+    By the clamps among the rows of LIPSCHITZ or by the regularizers sigma0 and sigma0_ratio (Brock
+    et al. 2019, section 4.1).
 
     Args:
         sigma_reg: the value itself, for sigma0_clamp and sigma0. A clamp takes spectrum.values
@@ -80,9 +84,10 @@ class Sigma0Config:
 
 @dataclass(frozen=True)
 class RegularizersConfig:
-    """Terms on the weights, by name with their weight, as in --regularizers.generator.orthogonal
-    1e-4: rows of REGULARIZERS, which are orthogonal, orthonormal, sigma0, sigma0_ratio and
-    historical_averaging (Salimans et al. 2016).
+    """Terms on the weights, by name with their weight: rows of REGULARIZERS.
+
+    As in --regularizers.generator.orthogonal 1e-4. There are orthogonal, orthonormal, sigma0,
+    sigma0_ratio and historical_averaging (Salimans et al. 2016).
 
     Args:
         generator: terms on G.

@@ -14,8 +14,9 @@ def _once(name: str, transforms: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to every image before D sees it, real or G's, so that it cannot learn the few
-    real ones by heart. G learns through it.
+    """What is done to every image before D sees it, real or G's.
+
+    So that it cannot learn the few real ones by heart. G learns through it.
 
     Args:
         transforms: a list of rows of AUGMENTATIONS, done in this order; empty does nothing. Those
@@ -55,8 +56,9 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class ConsistencyConfig:
-    """Terms by which D shall say the same of an image and of its neighbour. Weights of 0 ask for
-    nothing; each other one costs D an image more in a pass.
+    """Terms by which D shall say the same of an image and of its neighbour.
+
+    Weights of 0 ask for nothing; each other one costs D an image more in a pass.
 
     Args:
         real: weight for real images and what `transforms` make of them: CR (Zhang et al. 2020), 10
@@ -88,8 +90,9 @@ class ConsistencyConfig:
 
 @dataclass(frozen=True)
 class LeCamConfig:
-    """A term that holds D's logits of real images near the moving mean of those of G's, and the
-    reverse (Tseng et al. 2021).
+    """A term that holds D's logits near the moving mean of those of the other side.
+
+    Those of real images near that of G's, and the reverse (Tseng et al. 2021).
 
     Args:
         weight: of the term; 0 switches it off, 0.3 in the paper.
@@ -108,8 +111,9 @@ class LeCamConfig:
 
 @dataclass(frozen=True)
 class TopKConfig:
-    """G learns from those of its images of a pass, over all processes, that D takes for real the
-    most (Sinha et al. 2020).
+    """G learns from those of its images that D takes for real the most.
+
+    Of the images of a pass, over all processes (Sinha et al. 2020).
 
     Args:
         share: the smallest part of them; 1 takes all, always. 0.5 in the paper.

@@ -24,8 +24,9 @@ class MonitorConfig:
 
 @dataclass(frozen=True)
 class CollapseConfig:
-    """The signs of a collapse, and what is done about them: off, warn, stop or rollback. A run
-    whose losses are not finite stops or goes back in any case.
+    """The signs of a collapse, and what is done about them: off, warn, stop or rollback.
+
+    A run whose losses are not finite stops or goes back in any case.
 
     Args:
         every: steps between two looks; 0 asks no more than that all be finite.

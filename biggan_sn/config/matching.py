@@ -7,8 +7,9 @@ from biggan_sn.config.checks import require, require_positive
 
 @dataclass(frozen=True)
 class FeatureMatchingConfig:
-    """A term of G's loss: what D's layers make of G's images shall have the mean of what they make
-    of real ones (Salimans et al. 2016, eq. 1).
+    """A term of G's loss: D's layers shall make of G's images what they make of real ones.
+
+    In the mean (Salimans et al. 2016, eq. 1).
 
     Args:
         layers: of D, a list of names as in its state_dict, as [blocks.3]; empty switches it off.

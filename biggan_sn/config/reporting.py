@@ -18,7 +18,8 @@ class EvaluationConfig:
             fid is among them.
         samples: number of samples, of all classes alike; the papers have 50 000.
         extractor: network whose features are compared: inception (the papers'), dinov2_vits14,
-            dinov2_vitb14, dinov2_vitl14, dinov2_vitg14, digits or stacked_digits (rows of
+            dinov2_vitb14, dinov2_vitl14, dinov2_vitg14, digits or stacked_digits (for images of
+            32 pixels), or thumbnails, mean colours of 8 x 8 parts, which need no download (rows of
             EXTRACTORS).
         weights: file of its weights; empty where they usually are.
         real: images to compare with: a folder of shards or images, a .npz of images, or one of

@@ -135,7 +135,7 @@ def open_dataset(config: DataConfig) -> ShardIndex:
     if len(index.classes) != config.num_classes:
         raise ShardError(
             f"{index.root}: {len(index.classes)} classes there, but data.num_classes is "
-            f"{config.num_classes}"
+            f"{config.num_classes}: give --data.num_classes {len(index.classes)}"
         )
     _check_order(index, config)
     reader = Reader(index, config.resolution, open_store(index, config.command))

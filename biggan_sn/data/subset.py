@@ -58,8 +58,8 @@ def _of_each(index: ShardIndex, images: int) -> NDArray[np.int64]:
     counts = np.bincount(index.label, minlength=len(index.classes))
     if not (counts > 0).sum() <= images <= len(index):
         raise ShardError(
-            f"{index.root}: data.images is {images}, but there are {len(index)} images of "
-            f"{(counts > 0).sum()} classes, of each of which one is needed"
+            f"{index.root}: data.images must be between {(counts > 0).sum()}, one of each class, "
+            f"and {len(index)}, all there are, got {images}"
         )
     shuffled = permutation(0, "subset", len(index))  # whatever the seed of the run
     shuffled = shuffled[np.argsort(index.label[shuffled], kind="stable")]

@@ -54,6 +54,7 @@ class Evaluation:
         """Raises ValueError if samples of these classes [N] (-1 where unknown), of this height and
         width, cannot be scored, before anything long."""
         metrics = self.section.metrics
+        self.extractor.check_size(*self._size)
         check_metrics(metrics, self.extractor, self.classes, labels, self._kept_labels)
         if size != self._size:
             raise ValueError(

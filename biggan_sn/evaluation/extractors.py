@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from biggan_sn.data.digits import NUM_CLASSES, STACKED_CLASSES
 from biggan_sn.data.digits import RESOLUTION as DIGITS_RESOLUTION
@@ -26,6 +27,7 @@ INCEPTION_DIGEST = "6726825d"
 DINO = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 DINO_CODE = "facebookresearch_dinov2_main"
 DINO_CODE_URL = "https://github.com/facebookresearch/dinov2/archive/refs/heads/main.zip"
+THUMBNAIL = 8  # pixels a side
 DINO_WEIGHTS_URL = "https://dl.fbaipublicfiles.com/dinov2"
 
 
@@ -40,6 +42,7 @@ class Extractor(NamedTuple):
         logits: number of classes that it tells apart; 0 if it is no classifier.
         digest: SHA-256 of its weights.
         classes: names of its classes, where they are those of a data set.
+        side: H = W of the images it is for; 0 for any.
     """
 
     name: str
@@ -48,6 +51,15 @@ class Extractor(NamedTuple):
     logits: int
     digest: str
     classes: tuple[str, ...] = ()
+    side: int = 0
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ValueError if it is not for images of this size."""
+        if self.side and (height, width) != (self.side, self.side):
+            raise ValueError(
+                f"the extractor {self.name!r} is for images of {self.side} pixels, not "
+                f"{width}x{height}; for any are inception and, without a download, thumbnails"
+            )
 
 
 def open_extractor(name: str, weights: str | Path | None, device: torch.device) -> Extractor:
@@ -75,7 +87,8 @@ def _open_inception(weights: Path | None, device: torch.device) -> Extractor:
     if not path.is_file():
         raise ValueError(
             f"{path}: no weights of Inception there: download {url} and put it there, or name the "
-            "file that has them (--weights, or evaluation.weights)"
+            "file that has them (--weights, or evaluation.weights); for a first idea without a "
+            "download: --extractor thumbnails (evaluation.extractor)"
         )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
@@ -163,18 +176,14 @@ def _open_digits(weights: Path | None, device: torch.device) -> Extractor:
         digest.update(tensor.numpy().tobytes())
 
     def extract(images: Tensor) -> tuple[Tensor, Tensor]:
-        if images.shape[2:] != (DIGITS_RESOLUTION, DIGITS_RESOLUTION):
-            height, width = images.shape[2:]
-            raise ValueError(
-                f"the extractor 'digits' is for images of {DIGITS_RESOLUTION} pixels, "
-                f"not {width}x{height}"
-            )
+        opened.check_size(*images.shape[2:])
         with torch.no_grad(), _exact():
             features, logits = network(normalize(images.to(device)))
         return features, logits
 
-    classes = tuple(map(str, range(NUM_CLASSES)))
-    return Extractor("digits", extract, FEATURES, NUM_CLASSES, digest.hexdigest(), classes)
+    classes, side = tuple(map(str, range(NUM_CLASSES))), DIGITS_RESOLUTION
+    opened = Extractor("digits", extract, FEATURES, NUM_CLASSES, digest.hexdigest(), classes, side)
+    return opened
 
 
 def _open_stacked_digits(weights: Path | None, device: torch.device) -> Extractor:
@@ -190,14 +199,34 @@ def _open_stacked_digits(weights: Path | None, device: torch.device) -> Extracto
         return features.flatten(1), joint.flatten(1)
 
     classes = tuple(f"{number:03d}" for number in range(STACKED_CLASSES))
-    return Extractor(
-        "stacked_digits", extract, 3 * digits.dim, STACKED_CLASSES, digits.digest, classes
+    return digits._replace(
+        name="stacked_digits",
+        extract=extract,
+        dim=3 * digits.dim,
+        logits=STACKED_CLASSES,
+        classes=classes,
     )
+
+
+def _open_thumbnails(weights: Path | None, device: torch.device) -> Extractor:
+    """The mean colours of the 8 x 8 parts of an image, in [-1, 1]: no network and no weights, so
+    its scores are no one else's, and blind to all detail. Copies and lost modes it does see."""
+    if weights:
+        raise ValueError(f"{weights}: the extractor 'thumbnails' has no weights")
+
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
+        small = F.adaptive_avg_pool2d(normalize(images.to(device)).float(), THUMBNAIL)
+        features = small.flatten(1)
+        return features, features[:, :0]
+
+    digest = hashlib.sha256(f"thumbnails of {THUMBNAIL}".encode()).hexdigest()
+    return Extractor("thumbnails", extract, 3 * THUMBNAIL**2, 0, digest)
 
 
 EXTRACTORS: dict[str, Callable[[Path | None, torch.device], Extractor]] = {
     "inception": _open_inception,
     "digits": _open_digits,
     "stacked_digits": _open_stacked_digits,
+    "thumbnails": _open_thumbnails,
     **{model: partial(_open_dino, model, dim) for model, dim in DINO.items()},
 }

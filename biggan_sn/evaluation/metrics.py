@@ -11,7 +11,6 @@ from torch import Tensor
 from biggan_sn.evaluation.extractors import Extractor
 from biggan_sn.evaluation.fidelity import (
     NEIGHBOUR,
-    SUBSET,
     Scores,
     class_frechet_distances,
     frechet_distance,
@@ -209,7 +208,7 @@ def _other_classes(extractor: Extractor, labelled: bool, classes: Sequence[str])
 METRICS: dict[str, Metric] = {
     "fid": Metric(frechet_distance, theirs=True),
     "is": Metric(inception_score, _no_logits, theirs=True),
-    "kid": Metric(kernel_distance, least=SUBSET, theirs=True),
+    "kid": Metric(kernel_distance, theirs=True),
     "precision_recall": Metric(precision_recall, least=NEIGHBOUR + 1, theirs=True),
     "density_coverage": Metric(density_coverage),
     "class_fid": Metric(class_frechet_distances, _no_labels, of_each=True, theirs=True),

@@ -215,9 +215,11 @@ def _points_of(out: Path, about: Mapping[str, Any]) -> dict[Sampling, Point]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error}): remove it to begin anew") from error
     now = json.loads(json.dumps(about))
+    now.pop("checkpoint", "")  # wherever it lies, its weights are known by their hash
     if different := [key for key in now if record.get(key) != now[key]]:
         raise ValueError(
-            f"{path}: another sweep is there ({', '.join(different)} differ): name another --out"
+            f"{path}: another sweep is there, of another {' and '.join(different)}: name another "
+            f"--out, or remove {out}"
         )
     return {s: point for s, point in done.items() if (out / point["grid"]).is_file()}
 

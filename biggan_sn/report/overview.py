@@ -59,7 +59,13 @@ def _tiles(run: History, sweep: Sweep | None) -> list[Html]:
             best_there = brief(point.scores.get(name, math.nan))
             found.append(_tile(f"best {title(name)} of the sweep", best_there, where))
     if speeds := list(run.scalars.get(f"{SPEED}images_per_second", {}).values())[-RECENT:]:
-        found.append(_tile("images per second", brief(median(speeds)), "of late"))
+        found.append(
+            _tile(
+                "images per second",
+                brief(median(speeds)),
+                f"median of the last {len(speeds)} logged",
+            )
+        )
     return found
 
 

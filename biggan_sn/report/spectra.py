@@ -61,7 +61,7 @@ def _charts(run: History) -> list[Chart]:
         if isinstance(record.get("lipschitz"), dict)
     }
     charts = [
-        over_steps(run, "sigma_0 of the worst layers", values),
+        over_steps(run, "sigma_0 of the layers with the largest sigma_0 / sigma_1", values),
         over_steps(run, "Lipschitz bound of D, an estimate", {"bound": bounds} if bounds else {}),
     ]
     return [chart for chart in charts if chart.lines]

@@ -7,9 +7,26 @@ from pathlib import Path
 from biggan_sn.checkpoint import CheckpointError, Checkpoints, load_state, save_state
 from biggan_sn.run_folder import CHECKPOINTS, JOURNAL, step_of
 from biggan_sn.training import records
+from biggan_sn.training.launching import VerdictError
 
 ATTEMPTS = "attempts"  # folder of a run where what was given up is kept
+CONSEQUENCES = ("stop", "rollback")  # actions that end what is being played; the graver last
 LOGS = (records.SCALARS, records.SPECTRA, JOURNAL)
+
+
+class CollapseError(VerdictError):
+    """The run collapsed.
+
+    Args:
+        message: what was seen.
+        action: what is to be done, as in the config.
+        since: the last step at which all was calm; -1 where another process knows.
+    """
+
+    def __init__(self, message: str, action: str, since: int) -> None:
+        super().__init__(message)
+        self.action = action
+        self.since = since
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from biggan_sn.models.discriminator import Discriminator
 from biggan_sn.nn.precision import chosen
 from biggan_sn.run_folder import CHECKPOINTS
 from biggan_sn.training.heritage import begin
-from biggan_sn.training.launching import VerdictError
 from biggan_sn.training.logs import Logs
 from biggan_sn.training.pace import Pace
-from biggan_sn.training.rollback import roll_back, way_back
+from biggan_sn.training.rollback import CONSEQUENCES, CollapseError, roll_back, way_back
 from biggan_sn.training.saving import (
     UNSEEN,
     Writer,
@@ -37,23 +36,6 @@ from biggan_sn.training.scoring import Scoring
 from biggan_sn.training.stopping import AnyProcess, Stopping
 from biggan_sn.training.watch import Seen, Watch
 from biggan_sn.training.world import World
-
-CONSEQUENCES = ("stop", "rollback")  # actions that end what is being played; the graver last
-
-
-class CollapseError(VerdictError):
-    """The run collapsed.
-
-    Args:
-        message: what was seen.
-        action: what is to be done, as in the config.
-        since: the last step at which all was calm; -1 where another process knows.
-    """
-
-    def __init__(self, message: str, action: str, since: int) -> None:
-        super().__init__(message)
-        self.action = action
-        self.since = since
 
 
 class Trainer:
@@ -173,11 +155,24 @@ class Trainer:
             times = f"rollback {done.attempt} of at most {self.config.collapse.rollbacks}"
             self._news = f"{times}, from step {done.given_up} to {done.step}: {error}"
         self.world.wait()
+        self._begin_anew(int(step))
+        return True
+
+    def catch_up(self) -> None:
+        """Looks again how far the run is: before this job had it to itself, another may have gone
+        on with it. Every process must call it; it waits for all."""
+        newest = self.checkpoints.newest() if self.world.leads else None
+        found = integers_of(newest, load_state(newest)) if newest else (0, 0, 0)
+        there = [int(number) for number in self.world.most(*found)]
+        if there != [self.step, self.position, self.attempt]:
+            self._begin_anew(there[0])
+
+    def _begin_anew(self, step: int) -> None:
+        """From the checkpoint of this step."""
         self.play.close()
         del self.play, self.networks, self.spectra, self.watch  # before there are two of each
         gc.collect()
-        self._set_up(self.checkpoints.path_of(int(step)))
-        return True
+        self._set_up(self.checkpoints.path_of(step))
 
     def _farewell(self, error: CollapseError) -> CollapseError:
         """The error again, with what a person may do now."""

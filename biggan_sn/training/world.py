@@ -111,8 +111,13 @@ class World:
             return
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOCK).open("a+") as file:
-            deadline = time.monotonic() + (PATIENCE if _started_again(os.environ) else 0)
+            patience = PATIENCE if _started_again(os.environ) else 0
+            deadline = time.monotonic() + patience
             while not _locked(file):
+                if patience:
+                    patience = 0  # said once
+                    file.seek(0)
+                    print(f"{folder}: waits for {file.read()}, which trains it", flush=True)  # noqa: T201
                 if time.monotonic() >= deadline:
                     file.seek(0)
                     raise LaunchError(

@@ -691,7 +691,7 @@ DIGITS = ("--extractor", "digits", "--samples")
         ("evaluate", ("--out", "{here}/none/s.json"), "{here}/none"),
         ("evaluate", ("--out", "{run}"), "--out"),
         ("evaluate", (*DIGITS, "3", "--metrics", "precision_recall"), "needs 4 samples"),
-        ("evaluate", (*DIGITS, "9", "--metrics", "fid", "kid"), "--metrics fid"),
+        ("evaluate", (*DIGITS, "3", "--metrics", "fid", "precision_recall"), "--metrics fid"),
         ("sweep", ("--out", "{run}/config.yaml"), "{run}/config.yaml is a file"),
     ],
 )

@@ -45,8 +45,9 @@ from biggan_sn.data.digits import Digits, load_digits
 from biggan_sn.losses.objectives import OBJECTIVES
 from biggan_sn.training import records
 from biggan_sn.training.monitor import Measured
+from biggan_sn.training.rollback import CollapseError
 from biggan_sn.training.step import GANStep
-from biggan_sn.training.trainer import CollapseError, Trainer
+from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 from data_tools.make_shards import digit_samples, write_shards
 

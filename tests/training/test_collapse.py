@@ -26,9 +26,9 @@ from biggan_sn.evaluation.metrics import METRICS, Metric
 from biggan_sn.losses.penalties import build_penalty
 from biggan_sn.training import records as kept
 from biggan_sn.training.logs import Logs
-from biggan_sn.training.rollback import way_back
+from biggan_sn.training.rollback import CollapseError, way_back
 from biggan_sn.training.step import GANStep
-from biggan_sn.training.trainer import CollapseError, Trainer
+from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 
 GROUPS = ("generator", "discriminator", "ema", "generator_optimizer",

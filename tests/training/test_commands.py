@@ -58,7 +58,8 @@ def test_train_then_go_on_without_the_config(run, capsys):
     assert main(["train", "--run_dir", str(run), "--steps", "3", "--logs.images", "3"]) == 0
     out = capsys.readouterr().out
     assert "goes on from step_00000002" in out
-    assert out.splitlines()[-1] == f"{run}: finished"
+    page = f"biggan-sn report {run}"
+    assert out.splitlines()[-1] == f"{run}: finished; all about it on one page: {page}"
     assert yaml.safe_load((run / "config.yaml").read_text())["steps"] == 3
     with Image.open(run / "pictures" / "samples.png") as picture:
         assert picture.size == (3 * 34 + 2, 8 * 34 + 2), "a column for each of 3 classes, 8 rows"

@@ -16,8 +16,8 @@ from biggan_sn.config import CheckpointConfig, CollapseConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.nn.matrices import raw_weight
 from biggan_sn.training import records as kept
-from biggan_sn.training.rollback import roll_back
-from biggan_sn.training.trainer import CollapseError, Trainer
+from biggan_sn.training.rollback import CollapseError, roll_back
+from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 from tests.forging import forge
 

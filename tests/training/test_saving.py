@@ -17,8 +17,9 @@ from biggan_sn.config import CheckpointConfig, CollapseConfig
 from biggan_sn.config_io import to_dict
 from biggan_sn.training import records as kept
 from biggan_sn.training import rollback, trainer
+from biggan_sn.training.rollback import CollapseError
 from biggan_sn.training.step import GANStep
-from biggan_sn.training.trainer import CollapseError, Trainer
+from biggan_sn.training.trainer import Trainer
 from biggan_sn.training.world import World
 
 LONG = 60  # seconds after which a test gives up

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,7 +74,8 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
     usual = tmp_path / "hub" / "checkpoints" / name
     url = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{name}"
     with pytest.raises(
-        ValueError, match=f"^{usual}: no weights .*{url} .*evaluation.weights.$"
+        ValueError,
+        match=f"^{usual}: no weights .*{url} .*evaluation.weights\\).*--extractor thumbnails",
     ) as caught:
         open_extractor("inception", None, CPU)
     assert len(str(caught.value).splitlines()) == 1
@@ -143,6 +145,33 @@ def test_digits():
 def test_digits_have_no_file(tmp_path):
     with pytest.raises(ValueError, match="trained anew"):
         open_extractor("digits", tmp_path / "w.pth", CPU)
+
+
+@pytest.mark.parametrize("side", [8, 20, 64])
+def test_thumbnails_are_means_of_parts(side):
+    extractor = open_extractor("thumbnails", None, CPU)
+    images = torch.randint(256, (3, 3, side, side), dtype=torch.uint8)
+    features, logits = extractor.extract(images)
+    assert features.shape == (3, extractor.dim) == (3, 192)
+    assert logits.shape == (3, extractor.logits) == (3, 0)
+    edges = [(i * side // 8, -(-(i + 1) * side // 8)) for i in range(8)]
+    for row, (top, bottom) in enumerate(edges):
+        for column, (left, right) in enumerate(edges):
+            part = images[:, :, top:bottom, left:right].double().mean((2, 3)) / 127.5 - 1
+            found = features.unflatten(1, (3, 8, 8))[:, :, row, column].double()
+            torch.testing.assert_close(found, part, rtol=0, atol=1e-6)
+    extractor.check_size(side, side)
+    with pytest.raises(ValueError, match="'thumbnails' has no weights"):
+        open_extractor("thumbnails", Path("w.pth"), CPU)
+
+
+def test_who_is_for_which_images():
+    digits = open_extractor("digits", None, CPU)
+    digits.check_size(32, 32)
+    with pytest.raises(ValueError, match="'digits' is for images of 32 pixels, not 48x64"):
+        digits.check_size(64, 48)
+    with pytest.raises(ValueError, match="'stacked_digits' is for images of 32 pixels"):
+        open_extractor("stacked_digits", None, CPU).check_size(64, 64)
 
 
 def test_unknown_extractor():

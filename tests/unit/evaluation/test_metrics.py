@@ -123,6 +123,20 @@ def test_kid_of_all_at_once(monkeypatch):
     assert found["kid"] == pytest.approx(expected, rel=1e-4)
     assert found["kid_std"] == pytest.approx(0, abs=1e-5)
     assert scores("kid", statistics_of(ours), real_whole)["kid_std"] > 1e-3, "30 out of 40"
+    monkeypatch.setattr(fidelity, "SUBSET", 1000)
+    assert scores("kid", statistics_of(ours[:30]), real_whole) == pytest.approx(found, rel=1e-5)
+
+
+def test_kid_is_unbiased_for_any_size_of_subset(monkeypatch):
+    """So that few images give the same number, but for its spread."""
+    sides = statistics_of(cloud(0, 2000)), statistics_of(cloud(1, 2000, centre=0.5))
+    found = []
+    for size in (50, 1000):
+        monkeypatch.setattr(fidelity, "SUBSET", size)
+        found.append(scores("kid", *sides))
+    few, many = found
+    assert few["kid_std"] > 2 * many["kid_std"]
+    assert few["kid"] == pytest.approx(many["kid"], abs=3 * few["kid_std"] / 10), "of a hundred"
 
 
 @settings(max_examples=20, deadline=None)
@@ -237,14 +251,15 @@ def test_what_cannot_be_measured():
         check_metrics(names, classifier, CLASSES, known, many)
         check_metrics(["fid", "kid", "density_coverage"], blind, (), known, unknown)
     check_metrics(list(METRICS), classifier, CLASSES, many, many)
-    for name, least in (("fid", 2), ("kid", 1000), ("precision_recall", 4)):
+    for name, least in (("fid", 2), ("kid", 2), ("precision_recall", 4)):
         check_metrics([name], classifier, CLASSES, labels(least), labels(least))
         for few in ((least - 1, least), (least, least - 1)):
             told = f"it needs {least} samples and .* there are {few[0]} and {few[1]}$"
             with pytest.raises(ValueError, match=told):
                 check_metrics([name], classifier, CLASSES, *map(labels, few))
+    few = (labels(3), labels(3))
     with pytest.raises(ValueError, match=r"without it: --metrics fid is$"):
-        check_metrics(["fid", "kid", "is"], classifier, CLASSES, labels(10), labels(10))
+        check_metrics(["fid", "precision_recall", "is"], classifier, CLASSES, *few)
     check_metrics(["class_fid"], classifier, CLASSES, labels(6), labels(6))
     for pair in ((labels(5), many), (many, labels(5)), (many, labels(2000, 2))):
         told = r"it needs 2 samples and features of 2 real images of each class, and there are"

@@ -153,20 +153,28 @@ def test_more_points_join_those_that_are_there(generator, evaluation, tmp_path, 
     assert again["points"] == more["points"]
 
 
-@pytest.mark.parametrize("change", [{"step": 4}, {"metrics": ("fid",)}, {"checkpoint": "other"}])
+@pytest.mark.parametrize("change", [{"step": 4}, {"metrics": ("fid",)}, {"generator": "0a"}])
 def test_another_sweep_is_not_mixed_with(generator, tmp_path, change):
     sweep(generator, None)(tmp_path, ALONE)
     before = (tmp_path / "sweep.json").read_bytes()
-    with pytest.raises(ValueError, match=rf"another sweep is there \({next(iter(change))} differ"):
+    with pytest.raises(
+        ValueError, match=f"another sweep is there, of another {next(iter(change))}:"
+    ):
         sweep(generator, None, about={**ABOUT, **change})(tmp_path, ALONE)
     assert (tmp_path / "sweep.json").read_bytes() == before
+
+
+def test_where_a_checkpoint_lies_does_not_matter(generator, tmp_path):
+    """A relative path, an absolute one, a run that was moved: its weights are what they are."""
+    sweep(generator, None)(tmp_path, ALONE)
+    sweep(generator, None, about={**ABOUT, "checkpoint": "elsewhere"})(tmp_path, ALONE)
 
 
 def test_a_sweep_against_other_images_is_not_mixed_with(generator, evaluation, tmp_path, shards):
     sweep(generator, evaluation)(tmp_path, ALONE)
     data = DataConfig(path=str(shards), resolution=32, num_classes=3, images=12)
     other = Evaluation(replace(evaluation.section, real=""), data, ALONE)
-    with pytest.raises(ValueError, match=r"another sweep is there \(real differ"):
+    with pytest.raises(ValueError, match="another sweep is there, of another real:"):
         sweep(generator, other)(tmp_path, ALONE)
 
 

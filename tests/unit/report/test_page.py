@@ -150,7 +150,7 @@ def test_head(page):
         "best FID 7.25 at step 50",
         "best FID of the sweep 3 truncation 1, resample",
         "best Inception score of the sweep 9 truncation 0.4, resample",
-        "images per second 80 of late",
+        "images per second 80 median of the last 10 logged",
     ]
 
 
@@ -331,7 +331,7 @@ def test_what_several_processes_add(run):
 
 
 def test_marks_of_alarms_that_stand_and_of_rollbacks(page):
-    for title in ("Losses", "FID", "sigma_0 of the worst layers"):
+    for title in ("Losses", "FID", "sigma_0 of the layers with the largest sigma_0 / sigma_1"):
         figure = chart(page, title)
         marks = [(g["class"], g["data-step"]) for g in figure.all("g") if g["data-step"]]
         assert marks == [("alarm", "30"), ("rollback", "40")]
@@ -342,7 +342,7 @@ def test_marks_of_alarms_that_stand_and_of_rollbacks(page):
 
 def test_spectra(page):
     spectra = section(page, "spectra")
-    found = values(chart(spectra, "sigma_0 of the worst layers"))
+    found = values(chart(spectra, "sigma_0 of the layers with the largest sigma_0 / sigma_1"))
     assert list(found) == ["G blocks.0.conv1", "D embed", "G linear", "D blocks.0.conv1"]
     assert found["D embed"] == "20,4;40,8;60,12;80,16;100,20"
     assert values(chart(spectra, "Lipschitz bound of D, an estimate"))["bound"].endswith(
@@ -363,7 +363,7 @@ def test_heat_maps_of_damaged_records(run):
         file.write("\0\n")
     page = page_of(run)
     assert "The heat-maps cannot be drawn" in section(page, "spectra").text
-    assert chart(page, "sigma_0 of the worst layers")
+    assert chart(page, "sigma_0 of the layers with the largest sigma_0 / sigma_1")
     assert section(page, "damaged").one("p").text.startswith("1 lines of spectra.jsonl cannot")
 
 
@@ -372,7 +372,10 @@ def test_layers_that_are_not_finite(run):
     (run / "spectra.jsonl").write_text(lines(record))
     spectra = section(page_of(run), "spectra")
     assert rows(spectra)[1:] == [["G a", "nan", "nan", "nan"]]
-    assert chart(spectra, "sigma_0 of the worst layers").all("li")[0].text == "G a never finite"
+    assert (
+        chart(spectra, "sigma_0 of the layers with the largest sigma_0 / sigma_1").all("li")[0].text
+        == "G a never finite"
+    )
 
 
 # ------------------------------------------------------------------------------------- what remains
