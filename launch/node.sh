@@ -11,6 +11,14 @@
 # TOPOLOGY   a file of launch/topology: one_gpu, gpus, cpu, zero1, zero2 (as many GPUs as there are)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for name in NODES PROCESSES NODE_RANK RESTARTS WAIT; do
+  least=0
+  [[ $name != NODES && $name != PROCESSES ]] || least=1
+  [[ -z ${!name:-} || ${!name} =~ ^[0-9]+$ && ${!name} -ge $least ]] || {
+    echo "$name must be a whole number from $least on, got '${!name}'" >&2
+    exit 2
+  }
+done
 nodes=${NODES:-${SLURM_NNODES:-1}}
 node_rank=${NODE_RANK:-${SLURM_NODEID:-0}}
 if [ -z "${HEAD:-}" ] && [ "$nodes" -gt 1 ]; then
@@ -31,6 +39,10 @@ topology=${TOPOLOGY:-$([ "$gpus" -gt 0 ] && echo gpus || echo cpu)}
 file=$here/topology/$topology.yaml
 [ -f "$file" ] || {
   echo "no topology $topology: there are $(cd "$here/topology" && echo *.yaml | sed 's/\.yaml//g')" >&2
+  exit 2
+}
+[[ $gpus -gt 0 || ! $topology =~ ^(gpus|one_gpu)$ ]] || {
+  echo "TOPOLOGY=$topology, but there is no GPU here; to try things out: TOPOLOGY=cpu" >&2
   exit 2
 }
 [ "$topology" != cpu ] || export CUDA_VISIBLE_DEVICES=

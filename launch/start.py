@@ -5,6 +5,7 @@ traceback: what went wrong they have said. Arguments as for `accelerate launch`,
 import re
 import signal
 import sys
+import time
 
 import accelerate.commands.launch
 import torch.distributed.launcher.api
@@ -16,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 WRONG_INPUT, LOST = 2, 3  # exit codes, the latter of a process that lost another one
+FAREWELL = 2.0  # seconds
 FINAL = (WRONG_INPUT, 4)  # to start again would mend neither that nor a run that collapsed
 
 
@@ -27,6 +29,13 @@ class Agent(LocalElasticAgent):
         if any(failure.exitcode in FINAL for failure in result.failures.values()):
             self._remaining_restarts = 0
         return result
+
+    def _exit_barrier(self) -> None:
+        """The first node keeps what all meet at until the others have surely heard that all are
+        done: else they complain at length, after all has gone well."""
+        super()._exit_barrier()
+        if self._worker_group.group_rank == 0 and self._worker_group.group_world_size > 1:
+            time.sleep(FAREWELL)
 
 
 def launch() -> int:

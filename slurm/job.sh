@@ -7,6 +7,11 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
   . .venv/bin/activate
 fi
 
+python -c 'import biggan_sn' 2>/dev/null || {
+  echo "no environment with biggan_sn: activate it before sbatch, or make .venv in $PWD" >&2
+  exit 2
+}
+
 # value_of --option "$@": what was given to it last.
 value_of() {
   local option=$1 found=

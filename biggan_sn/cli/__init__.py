@@ -6,6 +6,8 @@ answer in a fraction of a second.
 
 import atexit
 import os
+import re
+import string
 import sys
 import threading
 from argparse import ArgumentError
@@ -105,9 +107,17 @@ def _run(arguments: list[str]) -> int:
         return VERBS[verb][1](verbs[verb], parsed[verb])
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-            left = WORDS[verb].stopped.format_map(parsed[verb])
+            left = _what_is_left(WORDS[verb].stopped, parsed[verb])
             print(f"biggan-sn: stopped; {left}", file=sys.stderr)
         raise
+
+
+def _what_is_left(words: str, options: Namespace) -> str:
+    """After Ctrl-C; where what the words speak of is not there, nothing is."""
+    spoken_of = [options[name] for _, name, _, _ in string.Formatter().parse(words) if name]
+    if not all(Path(path).exists() for path in spoken_of):
+        return "nothing was begun"
+    return words.format_map(options)
 
 
 def parsers(
@@ -145,6 +155,9 @@ def _with_suggestion(message: str, verb: str, parser: ArgumentParser) -> str:
     """Adds the nearest known option to a complaint about an unknown one."""
     # The parser calls the --run_dir of train "train.run_dir", and the verb a subcommand.
     message = message.replace(f"{verb}.", "").replace(f"Subcommand '{verb}'", verb)
+    message = TYPE_ERROR.sub(_said_plainly, message)
+    if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
+        return f"missing: {' '.join(_as_typed(name, parser) for name in missing[1].split(', '))}"
     words = message.split()
     if words[:1] == ["unrecognized"]:
         wrong = [word.partition("=")[0] for word in words if word.startswith("--")]
@@ -155,6 +168,34 @@ def _with_suggestion(message: str, verb: str, parser: ArgumentParser) -> str:
     known = [option for action in parser._actions for option in action.option_strings]
     near = [match for word in wrong for match in get_close_matches(word, known, n=1, cutoff=0.7)]
     return f"{message}; did you mean {near[0]}?" if near else message
+
+
+TYPE_ERROR = re.compile(
+    r"""Parser key "(?P<key>\S+)"(?: element \d+)?:\s+"""
+    r"""Expected a <class '(?P<type>\w+)'>\. Got value: (?P<value>.*)"""
+)
+WANTED = {
+    "tuple": "a list, as '[one, two]'",
+    "dict": "names with values, as '{one: 1, two: 2}'",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
+
+
+def _said_plainly(complaint: re.Match[str]) -> str:
+    """That something is of a wrong type, in no words of Python's."""
+    wanted = WANTED.get(complaint["type"], complaint["type"])
+    return f"{complaint['key']} must be {wanted}, got {complaint['value']}"
+
+
+def _as_typed(name: str, parser: ArgumentParser) -> str:
+    """An argument as it stands on a command line: by its option, or as help calls it."""
+    actions = {action.dest: action for action in parser._actions}
+    action = actions.get(name)
+    if action is None:
+        return name
+    return action.option_strings[0] if action.option_strings else str(action.metavar or name)
 
 
 Declare = Callable[[ArgumentParser], None]

@@ -1,11 +1,14 @@
 """The verb `sample`, and the options of all that draw."""
 
+from collections.abc import Sequence
+from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from biggan_sn.progress import show_progress
+from biggan_sn.tables import lookup
 
 if TYPE_CHECKING:
     from biggan_sn.evaluation.sampling import Sampling
@@ -36,10 +39,10 @@ def declare_truncation(parser: ArgumentParser) -> None:
     parser.add_argument("--mode", default="resample", help=f"kind of truncation: {MODES}")
 
 
-def declare_classes(parser: ArgumentParser) -> None:
+def declare_classes(parser: ArgumentParser, more: str = "") -> None:
     """The option of every verb that draws some classes."""
-    help_ = "which classes; default the first ten"
-    parser.add_argument("--classes", type=int, nargs="+", default=None, help=help_)
+    help_ = "which classes are drawn, by number or name, with spaces between; default the first ten"
+    parser.add_argument("--classes", type=str, nargs="+", default=None, help=help_ + more)
 
 
 def declare_sample(parser: ArgumentParser) -> None:
@@ -68,15 +71,17 @@ def renew(generator: "Generator", sampling: "Sampling", shown: bool = True) -> N
         renew_statistics(generator, sampling, advance)
 
 
-def classes_of(parsed: Namespace, generator: "Generator") -> list[int]:
-    """The classes to draw.
+def classes_of(parsed: Namespace, generator: "Generator", names: Sequence[str] | None) -> list[int]:
+    """The classes to draw, of those with these names.
 
     Raises:
         ValueError: the generator has no such class.
     """
     from biggan_sn.evaluation.sampling import check_classes
 
-    classes = parsed.classes or list(range(min(10, generator.num_classes)))
+    numbers = {name: number for number, name in enumerate(names or ())}
+    asked = parsed.classes or map(str, range(min(10, generator.num_classes)))
+    classes = [int(one) if one.isdecimal() else lookup(numbers, one, "class") for one in asked]
     check_classes(classes, generator.num_classes)
     return classes
 
@@ -96,10 +101,11 @@ def sample(parser: ArgumentParser, parsed: Namespace) -> int:
     check_least(parsed, per_class=1)
     sampling = sampling_of(parsed, parsed.truncation, parsed.mode)
     generator, state = load_generator(parsed.checkpoint, find_device(parsed.device))
-    classes = classes_of(parsed, generator)
+    classes = classes_of(parsed, generator, state.get("classes"))
     use_statistics(generator, state, parsed.truncation, parsed.mode)
     renew(generator, sampling)
     with show_progress(len(classes) * parsed.per_class) as advance:
         images, labels = draw_classes(generator, classes, parsed.per_class, sampling, advance)
-    print(write(images, labels, parsed.out, len(classes)))
+    columns = len(classes) if len(classes) > 1 else ceil(sqrt(parsed.per_class))
+    print(write(images, labels, parsed.out, columns))
     return 0

@@ -121,7 +121,7 @@ def _open_generator(parsed: Namespace) -> tuple["Generator", list[int], dict[str
 
     generator, state = load_generator(parsed.checkpoint, find_device(parsed.device))
     use_statistics(generator, state, parsed.truncation, parsed.mode)
-    return generator, classes_of(parsed, generator), state
+    return generator, classes_of(parsed, generator, state.get("classes")), state
 
 
 def _open_real(parsed: Namespace, state: dict[str, Any]) -> "Stored":

@@ -1,6 +1,8 @@
 """The verb `preflight`."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +37,8 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
     from biggan_sn.training.world import joined
 
     check(config, ranks())
-    with joined(min(config.timeout, LONGEST)) as world:
+    timeout = min(config.timeout, LONGEST)
+    with joined(timeout) as world, _nothing_left(parsed.run_dir):
         report = preflight(world, config, parsed.run_dir, lambda line: print(line, flush=True))
         if not world.leads:
             return 0 if report.passed else WRONG_INPUT
@@ -47,6 +50,18 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         wrong = ", ".join(found.what for found in report.findings if found.verdict == "FAILS")
         raise ValueError(f"not ready to train: {wrong}; the lines above say why")
     return 0
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """A folder that was made for what is tried in it goes again: there is no run in it yet."""
+    was_there = folder.exists()
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):  # it is not empty, or another process was first
+                folder.rmdir()
 
 
 def _told(forecast: dict[str, float]) -> str:

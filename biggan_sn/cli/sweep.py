@@ -30,7 +30,7 @@ def declare(parser: ArgumentParser) -> None:
     truncations too, if it is of the same checkpoint and measured in the same way.
     """
     declare_drawing(parser)
-    declare_classes(parser)
+    declare_classes(parser, "; scores are of all classes")
     help_ = "images of each class in the grids"
     parser.add_argument("--per_class", type=int, default=8, help=help_)
     parser.add_argument(
@@ -76,7 +76,7 @@ def run(parser: ArgumentParser, parsed: Namespace) -> int:
         sweep = Sweep(
             generator=generator,
             names=state["classes"],
-            classes=classes_of(parsed, generator),
+            classes=classes_of(parsed, generator, state.get("classes")),
             per_class=parsed.per_class,
             samplings=samplings,
             evaluation=evaluation,

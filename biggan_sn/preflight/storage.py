@@ -76,7 +76,7 @@ def _digest(config: DataConfig) -> str:
 
 def check_folder(world: World, folder: Path, hosts: list[str]) -> Finding:
     """Whether what one node writes there is seen by all. Every process must call it."""
-    trace, wrong, was_there = folder / TRACE, "", folder.exists()
+    trace, wrong = folder / TRACE, ""
     if world.leads:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +88,6 @@ def check_folder(world: World, folder: Path, hosts: list[str]) -> Finding:
     world.wait()
     if world.leads and not wrong:
         trace.unlink()
-        if not was_there:  # nothing of a run is there yet
-            folder.rmdir()
     if blind := [hosts[rank] for rank, text in enumerate(seen) if text]:
         nodes = ", ".join(dict.fromkeys(blind))
         wrong = f"what {hosts[0]} writes there, {nodes} does not see: all nodes must share it"

@@ -1,7 +1,7 @@
 """Curves as SVG: axes, lines, marks. It can be read without any script; with one, values too."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -209,7 +209,13 @@ def _line(number: int, line: Line, across: Scale, up: Scale) -> Html:
     values = ";".join(f"{x:.15g},{y:.6g}" for x, y in shown)
     attributes = {"class": f"line {_colour(number)}", "d": path_of(shown, across, up)}
     attributes |= {"data-name": line.name, "data-values": values}
-    return element("path", NOTHING, attributes)
+    path = element("path", NOTHING, attributes)
+    drawn = [point for point in shown if drawable(point[1])]
+    if len(drawn) != 1:
+        return path
+    place = {"cx": f"{_x(drawn[0][0], across):.2f}", "cy": f"{_y(drawn[0][1], up):.2f}", "r": 3}
+    dot = element("circle", NOTHING, {"class": f"dot {_colour(number)}", **place})
+    return join([path, dot])  # a path of one point is as small as its line is thin
 
 
 def path_of(points: Iterable[Point], across: Scale, up: Scale) -> str:
@@ -236,14 +242,27 @@ def _spots(chart: Chart, across: Scale, up: Scale) -> list[Html]:
     places = [(_x(spot.place[0], across), _y(spot.place[1], up)) for spot in spots]
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     taken.append(_extent(2, TOP - 8, chart.up, "start"))
+    lines = [box for line in chart.lines for box in _along(line, across, up)]
     drawn = []
     for spot, (x, y) in zip(spots, places, strict=True):
         sides = [(x + right, y + down, anchor) for right, down, anchor in SIDES]
         free = [side for side in sides if _is_free(_extent(*side[:2], spot.label, side[2]), taken)]
-        where = (free or sides)[0]
+        better = [s for s in free if _is_free(_extent(*s[:2], spot.label, s[2]), lines)]
+        where = (better or free or sides)[0]
         taken.append(_extent(*where[:2], spot.label, where[2]))
         drawn.append(_spot(spot, (x, y), _label(*where[:2], spot.label, where[2])))
     return drawn[::-1]
+
+
+def _along(line: Line, across: Scale, up: Scale) -> Iterator[Box]:
+    """Small boxes that a line lies in."""
+    places = [(_x(x, across), _y(y, up)) for x, y in line.points if drawable(y)]
+    for (x, y), (further, then) in pairwise(places):
+        pieces = max(1, round(math.hypot(further - x, then - y) / 4))
+        for piece in range(pieces + 1):
+            part = piece / pieces
+            at = (x + part * (further - x), y + part * (then - y))
+            yield Box(at[0] - 1, at[1] - 1, at[0] + 1, at[1] + 1)
 
 
 def _extent(x: float, y: float, words: str, anchor: str) -> Box:

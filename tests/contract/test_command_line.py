@@ -80,8 +80,39 @@ def test_ctrl_c_says_what_is_left(verb, rank, monkeypatch, capsys):
     said = capsys.readouterr().err
     if rank == "0":
         assert re.fullmatch(r"biggan-sn: stopped; [^{}\n]+\n", said)
+        if "{" in WORDS[verb].stopped:
+            assert "nothing was begun" in said, "there is no such folder"
     else:
         assert said == ""
+
+
+def test_ctrl_c_speaks_of_what_is_there(tmp_path, monkeypatch, capsys):
+    def stop(parser, parsed):
+        parsed.run_dir.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(VERBS, "train", (VERBS["train"][0], stop))
+    assert main(["train", "--run_dir", str(tmp_path / "run")]) == INTERRUPTED
+    assert f"stopped; {tmp_path / 'run'} is as its newest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train", "--penalties", "r1"), "penalties must be names with values, as '{"),
+        (("train", "--data.classes", "cat"), "data.classes must be a list, as '[one, two]', got c"),
+        (("train", "--steps", "many"), "steps must be a whole number, got many"),
+        (("train", "--fgan_saturating", "x"), "fgan_saturating must be true or false, got x"),
+        (("sample", "--per_class", "x"), "per_class must be a whole number, got x"),
+        (("train",), "missing: --run_dir"),
+        (("sample",), "missing: RUN --out"),
+    ],
+)
+def test_complaints_speak_no_python(arguments, told, capsys):
+    given = {"train": ("--run_dir", "x"), "sample": ("x", "--out", "y")}[arguments[0]]
+    more = given if len(arguments) > 1 else ()
+    assert main([*arguments, *more]) == WRONG_INPUT
+    assert capsys.readouterr().err.startswith(f"biggan-sn: error: {told}")
 
 
 # --------------------------------------------------------------------------------------- completion

@@ -83,6 +83,7 @@ def test_a_wheel_has_all_that_works_without_a_repository(installed):
     assert {path.partition("/")[0] for path in scripts} == {"launch", "slurm"}
     assert scripts >= {"launch/local.sh", "launch/node.sh", "slurm/job.sh", "slurm/train.sbatch"}
     assert (there / "launch" / "start.py").is_file()
+    assert (there / "launch" / "constraints.txt").is_file()
     assert (installed / "biggan_sn" / "py.typed").is_file()
     (about,) = installed.glob("*.dist-info")
     assert (about / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
@@ -136,6 +137,11 @@ def test_batch_scripts_of_an_installed_package_find_their_way(installed, tmp_pat
     assert done.returncode == 0, done.stderr
     node = shipped_at / "launch" / "node.sh"
     assert done.stdout.splitlines()[-1].endswith(f"bash {node} {verb} {' '.join(options)}")
+    (programs / "python").write_text("#!/bin/sh\nexit 1\n")
+    bare = run(installed, "bash", str(copy), *options, folder=tmp_path, **job, **path)
+    assert bare.returncode == 2
+    assert "no environment with biggan_sn: activate it before sbatch" in bare.stderr
+    assert len(bare.stderr.splitlines()) == 1
     (programs / "biggan-sn").unlink()
     lost = run(installed, "bash", str(copy), *options, folder=tmp_path, **job, **path)
     assert lost.returncode == 2

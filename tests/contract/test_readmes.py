@@ -5,6 +5,8 @@ What they do is what other tests are about; here nobody finds a README that is b
 
 import re
 import shlex
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from biggan_sn.cli import parsers
 from biggan_sn.cli.common import with_configs_found
 from biggan_sn.cli.train import with_config_of_run
+from tests.training.jobs import around, write_tiny_config
 
 ROOT = Path(__file__).parents[2]
 HERE = ("biggan_sn", "configs", "data_tools", "launch", "slurm", "tests")
@@ -85,9 +88,32 @@ def test_command(line, monkeypatch):
     elif program == "sbatch":
         at = next(i for i, word in enumerate(rest) if word.endswith(".sbatch"))
         check_script(rest[at], rest[at + 1 :])
+    elif program == "python" and rest[0] == "mine.py":
+        check_command(rest[1:])  # what else that has, the test below sees
     elif program == "python":
         assert rest[0] == "-m"
         import_module(rest[1])._parse(rest[2:])
+
+
+def test_an_objective_of_ones_own_trains(tmp_path, shards):
+    """As README has it: the file, and the line that starts it."""
+    text = (ROOT / "README.md").read_text()
+    (block,) = [b for b in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "wide" in b]
+    (tmp_path / "mine.py").write_text(block)
+    (line,) = re.findall(r"^python (mine\.py .*)$", text, re.M)
+    write_tiny_config(tmp_path / "tiny.yaml", shards, every=5, steps=2)
+    words = line.replace("configs/digits32_sngan.yaml", "tiny.yaml").split()
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env=around(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "objective: wide_hinge" in (tmp_path / "runs" / "wide" / "config.yaml").read_text()
+    assert "runs/wide: finished" in done.stdout
 
 
 def test_commands_are_found():

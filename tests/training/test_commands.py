@@ -116,7 +116,8 @@ def test_a_run_that_diverges_stops_before_it_saves_over_a_good_checkpoint(run, c
 
 
 def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):
-    drawing = ["sample", str(run), "--classes", "0", "2", "--per_class", "3", "--truncation", "0.5"]
+    classes = ("--classes", "0", "owl")  # by number or name
+    drawing = ["sample", str(run), *classes, "--per_class", "3", "--truncation", "0.5"]
     for out in ("grid.png", "arrays.npz", "folder"):
         assert main([*drawing, "--out", str(tmp_path / out)]) == 0
         assert capsys.readouterr().out.strip() == str(tmp_path / out)
@@ -127,6 +128,10 @@ def test_sample_grid_folder_and_arrays(run, tmp_path, capsys):
         assert (np.asarray(single) == images[4]).all(), "all three show the same samples"
     sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     assert (sheet[2 + 34 : 2 + 34 + 32, 2 + 34 : 2 + 34 + 32] == images[4]).all()
+    square = ("--classes", "owl", "--per_class", "7", "--out", str(tmp_path / "square.png"))
+    assert main(["sample", str(run), *square]) == 0
+    with Image.open(tmp_path / "square.png") as picture:
+        assert picture.size == (2 + 3 * 34, 2 + 3 * 34), "one class is no strip"
 
 
 def test_sweep_and_evaluate(run, tmp_path, capsys):

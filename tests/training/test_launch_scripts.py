@@ -96,6 +96,10 @@ def test_two_nodes_train_one_run(given, tmp_path):
     [
         ({"TOPOLOGY": "ring"}, "no topology ring: there are cpu gpus one_gpu zero1 zero2"),
         ({"NODES": "2"}, "HEAD is not set"),
+        ({"PROCESSES": "0"}, "PROCESSES must be a whole number from 1 on, got '0'"),
+        ({"PROCESSES": "two"}, "PROCESSES must be a whole number from 1 on, got 'two'"),
+        ({"RESTARTS": "x"}, "RESTARTS must be a whole number from 0 on, got 'x'"),
+        ({"TOPOLOGY": "gpus", "CUDA_VISIBLE_DEVICES": ""}, "TOPOLOGY=gpus, but there is no GPU"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(given, tmp_path, variables, told):

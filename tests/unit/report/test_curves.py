@@ -203,6 +203,13 @@ def test_spots_lie_on_their_places_and_lead_somewhere():
     assert figure.one(class_="plot")["tabindex"] == "", "its spots are links by themselves"
 
 
+def test_a_line_of_one_point_can_be_seen():
+    """As every score after the first evaluation."""
+    (dot,) = parsed(draw(chart(lines=[Line("fid", [(1, 3.0), (2, math.nan)])]))).all("circle")
+    assert float(dot["r"]) >= 3
+    assert not parsed(draw(chart(lines=[Line("fid", [(1, 3.0), (2, 2.0)])]))).all("circle")
+
+
 def test_labels_of_spots_lie_on_nothing():
     """As those of a sweep, which crowd where truncation is much."""
     places = {"0.1": (9.511, 81), "0.4 best IS": (9.511, 59), "0.7": (9.5108, 45), "1": (9.506, 37)}
