@@ -23,7 +23,8 @@ from data_tools.cifar import open_cifar
 from data_tools.huggingface import open_datasets
 from data_tools.imaging import ENCODINGS, FITS
 from data_tools.indexing import index_folder, index_url
-from data_tools.sources import Source, check_classes, open_folder, open_kaggle
+from data_tools.sources import Source, check_classes, open_folder, open_kaggle, passed_over
+from data_tools.splitting import split
 from data_tools.work import default_processes, exit_code
 
 SHOWN = 20  # classes, of which the names are printed
@@ -50,12 +51,14 @@ class Row(NamedTuple):
         example: of a command line.
         options: those that only it has, and what argparse is to know of them.
         open: the command line, parsed -> the source. ValueError: it is damaged.
+        note: the command line, parsed -> what is to be said at the end; nothing if it is "".
     """
 
     summary: str
     example: str
     options: dict[str, dict[str, Any]]
     open: Callable[[argparse.Namespace], Source]
+    note: Callable[[argparse.Namespace], str] = lambda _: ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,12 +124,25 @@ def _add_source(parser: argparse.ArgumentParser, name: str, row: Row) -> None:
 
 def _from_source(parsed: argparse.Namespace) -> None:
     _check_numbers(parsed)
-    from data_tools.writing import Plan, check_free, make_shards
+    from data_tools.writing import check_free
 
-    check_free(parsed.out)
+    outs = [parsed.out / part for part in ("train", "heldout")] if parsed.heldout else [parsed.out]
+    for out in outs:
+        check_free(out)
     row = SOURCES[parsed.source]
     source = row.open(parsed)
     check_classes(source, parsed.images)
+    parts = split(source, parsed.heldout).values() if parsed.heldout else [source]
+    for part, out in zip(parts, outs, strict=True):
+        _make(parsed, part, out)
+    if line := row.note(parsed):
+        print(line)
+
+
+def _make(parsed: argparse.Namespace, source: Source, out: Path) -> None:
+    """A data set in the folder `out`."""
+    from data_tools.writing import Plan, make_shards
+
     about = {
         "source": parsed.source,
         "resolution": parsed.resolution,
@@ -136,10 +152,10 @@ def _from_source(parsed: argparse.Namespace) -> None:
     if parsed.format == "jpg":
         about["quality"] = parsed.quality
     plan = Plan(source, about, parsed.quality, parsed.per_shard, parsed.damaged_share)
-    made = make_shards(plan, parsed.out, parsed.processes)
+    made = make_shards(plan, out, parsed.processes)
     _report(made.shards)
     if made.left_out:
-        print(f"images left out: {made.left_out}, listed in {parsed.out / 'report.json'}")
+        print(f"images left out: {made.left_out}, listed in {out / 'report.json'}")
 
 
 def _check_numbers(parsed: argparse.Namespace) -> None:
@@ -246,6 +262,7 @@ LIMITS = {
     "per_shard": (1, 10_000_000),
     "processes": (1, 1024),
     "damaged_share": (0.0, 1.0),
+    "heldout": (0.0, 0.5),
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -272,7 +289,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": 0.001,
         "help": "of the images that may be unreadable and are left out; default 0.001",
     },
+    "--heldout": {
+        "type": float,
+        "default": 0.0,
+        "help": "share of each class that training is not to see: writes OUT/train and OUT/heldout "
+        "(for data.heldout, evaluation.real); default 0, which writes OUT alone",
+    },
 }
+
 
 _COMMAND = "python -m data_tools.make_shards"
 
@@ -282,6 +306,7 @@ SOURCES: dict[str, Row] = {
         f"{_COMMAND} folder IMAGES data/mine --resolution 128",
         {},
         lambda parsed: open_folder(parsed.images),
+        lambda parsed: passed_over(parsed.images),
     ),
     "imagenet": Row(
         "ImageNet's tar of one tar per class, or with --labels a flat tar",

@@ -116,6 +116,23 @@ def is_image(path: PurePath) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
+def passed_over(root: Path) -> str:
+    """A line about the files of a tree of classes that are no images by their names, and about
+    images that lie beside the folders of classes; empty if there are none."""
+    found: Counter[str] = Counter()
+    for path in root.rglob("*"):
+        inside = path.relative_to(root)
+        if not path.is_file() or any(part.startswith(HIDDEN) for part in inside.parts):
+            continue
+        if not is_image(inside):
+            found[path.suffix.lower() or "without a suffix"] += 1
+        elif len(inside.parts) == 1:
+            found["beside the folders of classes"] += 1
+    most_first = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in most_first)
+    return f"{root}: files passed over, for their names or places: {kinds}" if kinds else ""
+
+
 def open_kaggle(root: Path, split: str) -> FileSource:
     """ImageNet as Kaggle's download holds it, unpacked; the classes are the sorted WordNet names.
 

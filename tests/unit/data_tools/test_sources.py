@@ -1,13 +1,21 @@
 """Folders, Kaggle's folders and tables of labels."""
 
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from biggan_sn.data.shards import load_index
-from data_tools.sources import check_classes, find_images, labels_of, open_folder, open_kaggle
+from data_tools.sources import (
+    check_classes,
+    find_images,
+    labels_of,
+    open_folder,
+    open_kaggle,
+    passed_over,
+)
 from tests.unit.data_tools.making import (
     CLASSES,
     SIDE,
@@ -180,3 +188,20 @@ def test_two_images_of_one_name(tmp_path):
     (tmp_path / "labels.csv").write_text("a,dog\nb,cat\n")
     with pytest.raises(ValueError, match="two images are called 'a'"):
         labels_of(["a.JPEG", "a.png", "b.png"], tmp_path / "labels.csv")
+
+
+def test_what_is_passed_over_is_said(tree, capsys, tmp_path):
+    for path in tree.rglob("*.txt"):  # which the tree has for other tests
+        path.unlink()
+    assert passed_over(tree) == ""
+    image = find_images(tree)[0][0][0]
+    first = tree / image.relative_to(tree).parts[0]
+    for name in ("a.heic", "b.HEIC", "c"):
+        shutil.copy(image, first / name)
+    shutil.copy(image, tree / image.name)
+    (first / ".hidden").mkdir()
+    shutil.copy(image, first / ".hidden" / "d.heic")
+    told = "2 .heic, 1 beside the folders of classes, 1 without a suffix"
+    assert passed_over(tree) == f"{tree}: files passed over, for their names or places: {told}"
+    assert make("folder", tree, tmp_path / "out") == 0
+    assert told in capsys.readouterr().out
