@@ -69,6 +69,8 @@ def open_imagenet(path: Path, table: Path | None) -> TarSource:
     Raises:
         ValueError: it is damaged, or something else.
     """
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, not ImageNet's tar; of folders are `folder`, `kaggle`")
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     with path.open("rb") as file:

@@ -233,7 +233,9 @@ def read_index(root: Path, remedy: str) -> ShardIndex:
     """
     path = root / INDEX_NAME
     if not path.is_file():
-        raise ShardError(f"{path}: no index; {remedy}")
+        below = sorted(str(index.parent) for index in root.glob(f"*/{INDEX_NAME}"))
+        advice = f"{' or '.join(below)} has one" if below else remedy
+        raise ShardError(f"{path}: no index; {advice}")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             meta = json.loads(stored["meta"].tobytes())

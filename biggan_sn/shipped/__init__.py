@@ -35,7 +35,8 @@ def config_file(given: str | Path) -> Path:
         return known[str(given)]
     last = {name: name.rpartition("/")[2] for name in known}
     wanted = path.name.removesuffix(".yaml")
-    near = get_close_matches(wanted, set(last.values()), n=3)
+    begun = [name for name in last.values() if wanted and name.startswith(wanted)]
+    near = begun[:3] or get_close_matches(wanted, set(last.values()), n=3)
     names = [name for match in near for name in known if last[name] == match]
     hint = f"; did you mean {' or '.join(names)}?" if names else ""
     raise ValueError(

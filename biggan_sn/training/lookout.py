@@ -29,6 +29,15 @@ REMEDY = (
 )
 
 
+def remedy() -> str:
+    """What becomes of a job that has lost a process, or what a person may do."""
+    names = ("RESTART_COUNT", "MAX_RESTARTS")  # as torchrun has it, and accelerate
+    done, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in names)
+    if done < most:
+        return f"all start again from the newest checkpoint ({done + 1} of {most} times)"
+    return REMEDY
+
+
 class Lookout:
     """Two threads: one speaks with the store, and may have to wait for it; the other waits for
     nothing, and ends this process where it stands still.
@@ -89,7 +98,7 @@ class Lookout:
         self._heard = time.monotonic()  # it may have been suspended for long
         self._wait_until(lambda: bool(self._words or self._silent()), SILENT + 3)
         if silent := self._silent():
-            reason, code = f"{named(silent, self._reports)} no longer answers; {REMEDY}", LOST
+            reason, code = f"{named(silent, self._reports)} no longer answers; {remedy()}", LOST
         elif self._words_of_another():
             reason, code = self._failed()
         else:
@@ -182,7 +191,7 @@ class Lookout:
         now = self._pulse.now()
         held_up = f"step {now.step} has taken {seconds:.0f} s (timeout: {self.timeout:g} s)"
         if silent := self._silent():
-            return f"{held_up}: {named(silent, self._reports)} no longer answers; {REMEDY}"
+            return f"{held_up}: {named(silent, self._reports)} no longer answers; {remedy()}"
         reports = {**self._reports, self._rank: now}
         return f"{held_up}: {culprits(reports)}. If that is how long it takes, raise timeout"
 

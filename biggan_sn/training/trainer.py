@@ -340,5 +340,7 @@ class Trainer:
                 f"{path}: the run was trained on other shards than those of {self.index.root}"
             )
         if self.step > self.config.steps:
-            raise CheckpointError(f"{path} is past the end: steps is {self.config.steps}")
+            raise CheckpointError(
+                f"{path} is past the end: steps is {self.config.steps}; to go on needs more --steps"
+            )
         self._joined_before = state.get("norm_batch", self._norm_batch())

@@ -376,12 +376,15 @@ def happened(given, tmp_path_factory):
 
 
 def assert_names(line, teller, lost, part, life):
-    """The line that a process says of one that was killed: which, and what to do."""
+    """The line that a process says of one that was killed: which, and what becomes of the job."""
     pid = part.processes[life][lost]
     assert line.startswith(
         f"biggan-sn: error: rank {teller}: rank {lost} (process {pid} on {socket.gethostname()}, "
     )
     assert re.search(r"step \d+, [\w ]+\) no longer answers; ", line)
+    if life == 0:
+        assert line.endswith("; all start again from the newest checkpoint (1 of 1 times)")
+        return
     assert "start it again with the same command and it goes on" in line
     assert "RESTARTS=" in line
 

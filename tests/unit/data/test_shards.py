@@ -356,6 +356,11 @@ def test_no_index(tmp_path, good):
     remedy = f"make_shards index {tmp_path}$"
     with pytest.raises(ShardError, match=f"^{tmp_path / INDEX_NAME}: no index; .*{remedy}"):
         load_index(tmp_path)
+    part = tmp_path / "train"
+    part.mkdir()
+    (part / INDEX_NAME).touch()
+    with pytest.raises(ShardError, match=f"^{tmp_path / INDEX_NAME}: no index; {part} has one$"):
+        load_index(tmp_path)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_fingerprints_of_parts_differ():
 
 @pytest.mark.parametrize("images", [1, 2, 21, 10**9])
 def test_too_few_or_too_many_images(named, images):
-    reason = f"data.images is {images}, but there are 20 images of 3 classes"
+    reason = "data.images must be between 3, one of each class, and 20, all there are"
     with pytest.raises(ShardError, match=re.escape(f"{named.root}: {reason}")):
         choose(named, (), images)
 
@@ -191,7 +191,9 @@ def test_classes_and_images_together(named):
     part = choose(named, ("owl", "cat"), 6)
     assert np.bincount(part.label).tolist() == [3, 3]
     assert set(part.offset.tolist()) < set(choose(named, ("owl", "cat"), 0).offset.tolist())
-    with pytest.raises(ShardError, match="there are 13 images of 2 classes"):
+    with pytest.raises(
+        ShardError, match="between 2, one of each class, and 13, all there are, got 14"
+    ):
         choose(named, ("owl", "cat"), 14)  # of 6 owls and 7 cats
 
 
