@@ -124,33 +124,34 @@ def _add_source(parser: argparse.ArgumentParser, name: str, row: Row) -> None:
 
 def _from_source(parsed: argparse.Namespace) -> None:
     _check_numbers(parsed)
-    from data_tools.writing import check_free
+    from data_tools.writing import check_free, is_made
 
+    about = _about(parsed)
     outs = [parsed.out / part for part in ("train", "heldout")] if parsed.heldout else [parsed.out]
-    for out in outs:
+    left = [out for out in outs if not is_made(out, about)] or outs  # one of two, after a stop
+    for out in left:
         check_free(out)
     row = SOURCES[parsed.source]
     source = row.open(parsed)
     check_classes(source, parsed.images)
     parts = split(source, parsed.heldout).values() if parsed.heldout else [source]
     for part, out in zip(parts, outs, strict=True):
-        _make(parsed, part, out)
+        if out in left:
+            _make(parsed, about, part, out)
     if line := row.note(parsed):
         print(line)
 
 
-def _make(parsed: argparse.Namespace, source: Source, out: Path) -> None:
+def _about(parsed: argparse.Namespace) -> About:
+    """What dataset.json is to say of how the images were made."""
+    names = ("source", "resolution", "fit", "format", *(["quality"] * (parsed.format == "jpg")))
+    return {name: getattr(parsed, name) for name in names}
+
+
+def _make(parsed: argparse.Namespace, about: About, source: Source, out: Path) -> None:
     """A data set in the folder `out`."""
     from data_tools.writing import Plan, make_shards
 
-    about = {
-        "source": parsed.source,
-        "resolution": parsed.resolution,
-        "fit": parsed.fit,
-        "format": parsed.format,
-    }
-    if parsed.format == "jpg":
-        about["quality"] = parsed.quality
     plan = Plan(source, about, parsed.quality, parsed.per_shard, parsed.damaged_share)
     made = make_shards(plan, out, parsed.processes)
     _report(made.shards)

@@ -116,6 +116,15 @@ def make_shards(plan: Plan, out: Path, processes: int) -> Made:
     return Made(_publish(plan, out, done), sum(len(row["left_out"]) for row in done.values()))
 
 
+def is_made(out: Path, about: Mapping[str, str | int]) -> bool:
+    """Whether a whole data set lies in `out` that says this of itself."""
+    try:
+        card = json.loads((out / CARD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and all(card.get(name) == about[name] for name in about)
+
+
 def check_free(out: Path) -> None:
     """That there are no shards in `out`, but such as an unfinished run has put there.
 

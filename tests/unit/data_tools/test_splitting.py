@@ -1,5 +1,7 @@
 """Two data sets of one: nothing is in both, nothing is lost, each has its share of every class."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -44,5 +46,15 @@ def test_make_shards_writes_both(tree, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"{out / 'train'}: {len(train)} images" in said
     assert f"{out / 'heldout'}: {len(heldout)} images" in said
+    before = {path.name: path.read_bytes() for path in (out / "heldout").iterdir()}
+    shutil.rmtree(out / "heldout")  # as if it had been stopped after the first
+    assert make("folder", tree, out, "--heldout", "0.3") == 0
+    assert {path.name: path.read_bytes() for path in (out / "heldout").iterdir()} == before
+    shutil.rmtree(out / "heldout")
+    capsys.readouterr()
+    other = ("folder", tree, out, "--resolution", SIDE, "--format", "png", "--heldout", "0.3")
+    refused(capsys, f"{out / 'train'}: 1 shards are there already", *other)
+    assert make("folder", tree, out, "--heldout", "0.3") == 0
+    capsys.readouterr()
     again = ("folder", tree, out, "--resolution", SIDE, "--heldout", "0.3")
     refused(capsys, f"{out / 'train'}: 1 shards are there already", *again)
