@@ -6,14 +6,12 @@ answer in a fraction of a second.
 
 import atexit
 import os
-import re
 import string
 import sys
 import threading
 from argparse import ArgumentError
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from inspect import cleandoc
 from pathlib import Path
 from typing import NoReturn
@@ -48,6 +46,7 @@ from biggan_sn.cli.common import (
     values_of,
     with_configs_found,
 )
+from biggan_sn.cli.complaints import plainly
 from biggan_sn.cli.words import EXIT_CODES, WORDS, Formatter, examples_of
 from biggan_sn.tables import lookup
 from biggan_sn.training.launching import WRONG_INPUT, LostError, VerdictError
@@ -101,7 +100,7 @@ def _run(arguments: list[str]) -> int:
         parsed = parser.parse_args(arguments)
     except (ArgumentError, TypeError) as error:
         known = verbs.get(arguments[0], parser)
-        raise ValueError(_with_suggestion(str(error), arguments[0], known)) from error
+        raise ValueError(plainly(str(error), arguments, known)) from error
     verb = parsed.subcommand
     try:
         return VERBS[verb][1](verbs[verb], parsed[verb])
@@ -149,53 +148,6 @@ def parsers(
             declare(verbs[name])
         commands.add_subcommand(name, verbs[name], help=about.splitlines()[0])
     return parser, verbs
-
-
-def _with_suggestion(message: str, verb: str, parser: ArgumentParser) -> str:
-    """Adds the nearest known option to a complaint about an unknown one."""
-    # The parser calls the --run_dir of train "train.run_dir", and the verb a subcommand.
-    message = message.replace(f"{verb}.", "").replace(f"Subcommand '{verb}'", verb)
-    message = TYPE_ERROR.sub(_said_plainly, message)
-    if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
-        return f"missing: {' '.join(_as_typed(name, parser) for name in missing[1].split(', '))}"
-    words = message.split()
-    if words[:1] == ["unrecognized"]:
-        wrong = [word.partition("=")[0] for word in words if word.startswith("--")]
-    elif "does not accept" in message:
-        wrong = [f"--{words[-1].strip(chr(39))}"]
-    else:
-        wrong = []
-    known = [option for action in parser._actions for option in action.option_strings]
-    near = [match for word in wrong for match in get_close_matches(word, known, n=1, cutoff=0.7)]
-    return f"{message}; did you mean {near[0]}?" if near else message
-
-
-TYPE_ERROR = re.compile(
-    r"""Parser key "(?P<key>\S+)"(?: element \d+)?:\s+"""
-    r"""Expected a <class '(?P<type>\w+)'>\. Got value: (?P<value>.*)"""
-)
-WANTED = {
-    "tuple": "a list, as '[one, two]'",
-    "dict": "names with values, as '{one: 1, two: 2}'",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-}
-
-
-def _said_plainly(complaint: re.Match[str]) -> str:
-    """That something is of a wrong type, in no words of Python's."""
-    wanted = WANTED.get(complaint["type"], complaint["type"])
-    return f"{complaint['key']} must be {wanted}, got {complaint['value']}"
-
-
-def _as_typed(name: str, parser: ArgumentParser) -> str:
-    """An argument as it stands on a command line: by its option, or as help calls it."""
-    actions = {action.dest: action for action in parser._actions}
-    action = actions.get(name)
-    if action is None:
-        return name
-    return action.option_strings[0] if action.option_strings else str(action.metavar or name)
 
 
 Declare = Callable[[ArgumentParser], None]

@@ -115,6 +115,26 @@ def test_complaints_speak_no_python(arguments, told, capsys):
     assert capsys.readouterr().err.startswith(f"biggan-sn: error: {told}")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("objectve: hinge", "train does not accept option 'objectve'; did you mean --objective?"),
+        ("generator: {lr: fast}", "generator.lr must be a number, got fast"),
+        ("lipschitz: {generator: sn}", "lipschitz.generator must be a list, as '[one, two]', got"),
+    ],
+)
+def test_complaints_name_the_file_of_several(text, told, tmp_path, capsys):
+    first, last = tmp_path / "first.yaml", tmp_path / "last.yaml"
+    first.write_text("generator: {lr: 1e-4}\nlipschitz: {generator: []}\n")
+    last.write_text(text)
+    given = ("--config", str(first), "--config", str(last), "--run_dir", "x")
+    assert main(["train", *given]) == WRONG_INPUT
+    assert f"error: {last}: {told}" in capsys.readouterr().err
+    option = ("--config", str(first), "--run_dir", "x", "--generator.lr", "slow")
+    assert main(["train", *option]) == WRONG_INPUT
+    assert "error: generator.lr must be a number, got slow" in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------------- completion
 
 
