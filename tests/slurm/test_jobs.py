@@ -282,6 +282,17 @@ def test_a_job_that_met_a_dead_node_is_queued_again(tracker, root, given, tmp_pa
 
 
 @outliving
+def test_a_job_at_its_time_limit_is_queued_again(slurm, root, given):
+    """Where no signal came before it."""
+    short = ("--time=00:01:00", "--signal=B:CONT@1")
+    job = Job(slurm, root, given, "one", *NEVER, "--steps", "10000000", options=short)
+    job.says(r"at its time limit, and was not stopped before; queued again\n")
+    job.says(r"start 2\n")
+    assert job.says(r"goes on from step_(\d+): ") > 0, "it was saved"
+    slurm.cancel(job.number)
+
+
+@outliving
 def test_a_killed_process_is_started_again_without_queueing(slurm, root, given, undisturbed):
     job = Job(slurm, root, given, "one")
     job.trains(steps=7)
