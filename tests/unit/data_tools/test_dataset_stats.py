@@ -145,6 +145,7 @@ def test_digits_want_32_pixels(tmp_path, capsys):
     folder = write_set(tmp_path / "small", small)
     refused(capsys, "for images of 32 pixels, not 16x16", folder, tmp_path / "s.npz",
             "--extractor", "digits")  # fmt: skip
+    assert not list(tmp_path.glob("*.part")), "which would stand in the way of the right one"
 
 
 def test_features_that_are_not_finite(shards, tmp_path, capsys, monkeypatch):
