@@ -44,11 +44,11 @@ def drawable(value: float) -> bool:
 
 
 def fitting(values: Iterable[float]) -> Scale:
-    """The scale of these values, logarithmic where they are positive and span more than two
-    decades; those that are not drawable do not count."""
+    """The scale of these values, logarithmic where they are positive, not next to nothing, and span
+    more than two decades; those that are not drawable do not count."""
     finite = [value for value in values if drawable(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    if low > 0 and math.log10(high) - math.log10(low) > DECADES:
+    if low > 1 / EXTREME and math.log10(high) - math.log10(low) > DECADES:
         return _logarithmic(low, high)
     return linear(low, high)
 

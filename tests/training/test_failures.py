@@ -243,6 +243,7 @@ def halted(given, folder):
         try:
             job.until(lambda: complaints(job.err), "a complaint")
             job.until(lambda: 0 not in job.processes(), "rank 0 to end, as the first")
+            job.until(lambda: "closing signal" in job.err, "the launcher to notice")
         finally:
             os.kill(processes[1], signal.SIGKILL)
         part = end_of(job)
