@@ -238,6 +238,8 @@ def _mark(mark: Mark, across: Scale) -> Html:
 
 def _spots(chart: Chart, across: Scale, up: Scale) -> list[Html]:
     """The best find room for their labels first, and are drawn last: nothing lies on them."""
+    if not chart.spots:
+        return []
     spots = sorted(chart.spots, key=lambda spot: not spot.best)
     places = [(_x(spot.place[0], across), _y(spot.place[1], up)) for spot in spots]
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
