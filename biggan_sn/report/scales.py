@@ -92,7 +92,9 @@ def _labels(ticks: tuple[float, ...], step: float) -> tuple[str, ...]:
     most = max(map(abs, ticks))
     unit, sign = next(((size, sign) for size, sign in UNITS if 10 * size <= most < 1e13), (1.0, ""))
     if most / unit >= 1e4 or step < 1e-4:
-        return tuple("0" if tick == 0 else _short(f"{tick:.3g}") for tick in ticks)
+        places = math.floor(math.log10(most)) - math.floor(math.log10(step) + SLACK)
+        figures = max(3, places + 1)
+        return tuple("0" if tick == 0 else _short(f"{tick:.{figures}g}") for tick in ticks)
     digits = max(0, -math.floor(math.log10(step / unit) + SLACK))
     return tuple("0" if tick == 0 else f"{tick / unit:.{digits}f}{sign}" for tick in ticks)
 
